@@ -1,0 +1,3 @@
+//! Mneme.
+
+fn main() {}
