@@ -1,0 +1,183 @@
+//! All that can happen to a replica.
+
+use mneme_api::{Key, Pattern, TableName};
+
+use crate::id::{NodeId, Origin};
+use crate::message::{Hello, Lane, Message};
+use crate::record::Value;
+
+/// Names a client's write until its reply; given by the driver, never reused while in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Names a handshake until its verdict; given by the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// For whom a write waits before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckMode {
+    /// Applied here and on this node's disk.
+    Local,
+    /// Applied by every live member, on the disk of a majority of them.
+    #[default]
+    All,
+}
+
+/// `If-Match` and `If-None-Match`, as one choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// None given.
+    #[default]
+    Always,
+    /// `If-None-Match: *`: only when no live record is there.
+    Absent,
+    /// `If-Match: *`: only when a live record is there.
+    Present,
+    /// `If-Match: "<etag>"[, …]`: only when the live record has one of these ETags (as sent).
+    Matches(Vec<String>),
+}
+
+/// One operation of a client on one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Store a value. `ttl_ms`, `max_age_ms`: `None` is the table's.
+    Put {
+        /// The value.
+        value: Value,
+        /// Idle time to live in milliseconds.
+        ttl_ms: Option<u64>,
+        /// Absolute lifetime in milliseconds; only a creation uses it.
+        max_age_ms: Option<u64>,
+    },
+    /// Move the idle deadline: later, or with `exact` to just now + ttl.
+    Touch {
+        /// Idle time to live in milliseconds; `None` is the table's.
+        ttl_ms: Option<u64>,
+        /// Whether an earlier deadline is meant too.
+        exact: bool,
+    },
+    /// Delete.
+    Delete,
+    /// Read, in a batch: sees the state before the batch.
+    Get,
+}
+
+/// One operation of a batch, or a single one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// The key.
+    pub key: Key,
+    /// What to do.
+    pub action: Action,
+    /// On which condition; ignored by touch and get.
+    pub condition: Condition,
+}
+
+/// What a client wants written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// One or more operations, applied as one write.
+    Apply {
+        /// The table.
+        table: TableName,
+        /// 1 to `BATCH_OPERATIONS_MAX`; a key at most once among those that write.
+        operations: Vec<Operation>,
+        /// Whether this came as a batch: then one failed condition fails all.
+        is_batch: bool,
+    },
+    /// Delete what matches and is held now, up to `BATCH_OPERATIONS_MAX` keys after `after`, as one
+    /// write. Records written at or after `before_ms` (node time) are left alone, so that sessions
+    /// created during the scan survive it.
+    DeleteMatching {
+        /// The table.
+        table: TableName,
+        /// Which keys.
+        pattern: Pattern,
+        /// Resume after this key.
+        after: Option<Key>,
+        /// Node time at the start of the scan, milliseconds.
+        before_ms: u64,
+    },
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client wants something written. Answered by exactly one [`crate::Effect::Reply`].
+    Client {
+        /// Echoed in the reply.
+        request: RequestId,
+        /// What.
+        command: Command,
+        /// For whom it waits.
+        ack: AckMode,
+        /// How long it waits, in milliseconds, before the reply is "unknown".
+        timeout_ms: u64,
+    },
+    /// All that was to be persisted up to this number, in order, is on disk.
+    Persisted {
+        /// Number of the last [`crate::Effect::Persist`] in the file.
+        through: u64,
+    },
+    /// The volume is full; nothing after `through` is on disk and the storage dropped its queue.
+    PersistFailed {
+        /// Number of the last persist that is in the file.
+        through: u64,
+    },
+    /// A handshake arrived, or the answer to ours.
+    Greeted {
+        /// Echoed in the verdict.
+        connection: ConnectionId,
+        /// What the other end says of itself.
+        hello: Hello,
+        /// The address we dialled; `None` when the other end called us.
+        dialled: Option<String>,
+    },
+    /// We dialled and the other end refused us.
+    Refused {
+        /// The address we dialled.
+        address: String,
+        /// Its reason.
+        refusal: crate::message::Refusal,
+    },
+    /// An address could not be reached.
+    DialFailed {
+        /// The address we dialled.
+        address: String,
+    },
+    /// A lane to a peer broke: what was under way on it is lost.
+    LinkDown {
+        /// The peer.
+        peer: NodeId,
+        /// Which of its connections.
+        lane: Lane,
+    },
+    /// The push lane took the last batch: the next may follow.
+    PushTaken {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A message from a peer that was greeted.
+    Message {
+        /// Who.
+        from: Origin,
+        /// What.
+        message: Message,
+    },
+    /// The discovery sources' current answer.
+    Discovered {
+        /// Every address they name, `host:port`.
+        addresses: Vec<String>,
+        /// Whether some source was configured at all.
+        is_configured: bool,
+        /// Whether every configured source has given at least one positive answer.
+        is_complete: bool,
+    },
+    /// Time went on. Every 50 ms.
+    Tick,
+    /// Long work goes on: the answer to [`crate::Effect::Continue`].
+    Resume,
+    /// Stop: take no more writes, bring what peers lack, then say goodbye.
+    Drain,
+}
