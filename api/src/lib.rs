@@ -1,1 +1,14 @@
-//! Mneme.
+//! What clients and servers of Mneme share.
+//!
+//! Everything is parsed once, at the edge, into a type that cannot be wrong: [`Key`], [`Pattern`],
+//! [`TableName`], [`TableConfig`], durations.
+
+mod duration;
+mod key;
+mod pattern;
+mod table;
+
+pub use duration::{DurationError, format_duration, parse_duration};
+pub use key::{KEY_BYTES_MAX, KEY_SEGMENTS_MAX, Key, KeyError, SEGMENT_BYTES_MAX};
+pub use pattern::{Pattern, PatternError};
+pub use table::{TableConfig, TableConfigError, TableKind, TableName, TableNameError, WhenFull};

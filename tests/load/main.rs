@@ -1,3 +1,0 @@
-//! Mneme.
-
-fn main() {}
