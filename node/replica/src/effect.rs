@@ -286,4 +286,3 @@ pub enum Effect {
         refusal: Refusal,
     },
 }
-

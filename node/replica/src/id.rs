@@ -117,11 +117,16 @@ impl KeyHash {
         &self.0
     }
 
-    /// The first eight bytes as a number: uniform, so it is used as a hash without hashing again.
-    pub fn prefix(&self) -> u64 {
+    /// The last eight bytes as a number: uniform, so it is used as a hash without hashing again.
+    pub fn number(&self) -> u64 {
         let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.0[..8]);
+        bytes.copy_from_slice(&self.0[8..]);
         u64::from_le_bytes(bytes)
+    }
+
+    /// Number of the digest bucket; from bytes that `number` does not use.
+    pub fn bucket(&self) -> usize {
+        usize::from(u16::from_le_bytes([self.0[0], self.0[1]])) % crate::limits::DIGEST_BUCKETS
     }
 }
 

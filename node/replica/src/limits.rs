@@ -100,3 +100,7 @@ pub const EMPTY_JOIN_MS: u64 = 30_000;
 
 /// A new process of a known node id is taken for a restart once its predecessor is silent this long.
 pub const DUPLICATE_SILENCE_MS: u64 = 1_000;
+
+/// A process that still speaks this long after a younger one of its id greeted us is a second live
+/// node, not the last words of a dead one that were late on their way.
+pub const DUPLICATE_PROOF_MS: u64 = 2_000;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use mneme_api::{Key, TableKind, TableName};
 
-use crate::id::{Dot, KeyHash, Origin};
+use crate::id::{Dot, KeyHash};
 use crate::version::Version;
 
 #[cfg(test)]
@@ -66,17 +66,20 @@ impl fmt::Debug for Value {
 }
 
 /// What a value register holds.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Body {
+///
+/// `V` is how the value is present: itself, or for the table's own merges a mark that says
+/// "the stored one", so that comparing two states copies no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body<V = Value> {
     /// A value, readable while its deadlines lie ahead.
-    Live(Value),
+    Live(V),
     /// A tombstone.
     Deleted,
 }
 
 /// The half of a record that a put or a delete writes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ValueRegister {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueRegister<V = Value> {
     /// Version of the write that won; its origin is also the dot's.
     pub version: Version,
     /// Sequence of that write at `version.origin`.
@@ -87,12 +90,12 @@ pub struct ValueRegister {
     /// was never deleted.
     pub bury_until_ms: u64,
     /// The value or its absence.
-    pub body: Body,
+    pub body: Body<V>,
     /// Fields of a newer version of the protocol, kept and passed on as they came.
     pub unknown: Option<Arc<[u8]>>,
 }
 
-impl ValueRegister {
+impl<V: Clone> ValueRegister<V> {
     /// The dot of the write that won.
     pub fn dot(&self) -> Dot {
         Dot { origin: self.version.origin, sequence: self.sequence }
@@ -152,15 +155,21 @@ impl TouchRegister {
 /// In a `session` table a tombstone swallows the touch register: no put can follow, so nothing
 /// would ever read it. In a `cache` table it is kept beside the tombstone, because a later put
 /// merges with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<V = Value> {
     /// `None` for a touch that met no value (yet).
-    pub value: Option<ValueRegister>,
+    pub value: Option<ValueRegister<V>>,
     /// `None` in tombstones.
     pub touch: Option<TouchRegister>,
 }
 
-impl Record {
+impl<V> Default for Record<V> {
+    fn default() -> Self {
+        Self { value: None, touch: None }
+    }
+}
+
+impl<V: Clone> Record<V> {
     /// Joins `other` into `self`; says whether anything changed.
     pub fn merge(&mut self, kind: TableKind, other: &Self) -> bool {
         let mut changed = match (&mut self.value, &other.value) {
@@ -171,6 +180,10 @@ impl Record {
             }
             (_, None) => false,
         };
+        if kind == TableKind::Session && self.is_deleted() {
+            // Swallowed, whether it was here before the delete or arrives after it.
+            return self.touch.take().is_some() || changed;
+        }
         changed |= match (&mut self.touch, &other.touch) {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
             (None, Some(theirs)) => {
@@ -179,10 +192,6 @@ impl Record {
             }
             (_, None) => false,
         };
-        if kind == TableKind::Session && self.is_deleted() {
-            // A touch that arrives after the delete changes nothing.
-            self.touch = None;
-        }
         changed
     }
 
@@ -220,7 +229,7 @@ impl Record {
     }
 
     /// The value, if it is a live one.
-    pub fn live(&self) -> Option<(&ValueRegister, &Value)> {
+    pub fn live(&self) -> Option<(&ValueRegister<V>, &V)> {
         match &self.value {
             Some(register) => match &register.body {
                 Body::Live(value) => Some((register, value)),
@@ -279,16 +288,6 @@ impl Write {
     pub fn bytes(&self) -> usize {
         32 + self.rows.iter().map(row_bytes).sum::<usize>()
     }
-
-    /// The greatest millisecond of any version in it: when its origin last wrote.
-    pub fn stamp_ms(&self) -> u64 {
-        self.rows.iter().map(|row| row_stamp_ms(row, self.dot.origin)).max().unwrap_or(0)
-    }
-}
-
-fn row_stamp_ms(row: &Row, origin: Origin) -> u64 {
-    let value_ms = row.record.value.as_ref().filter(|value| value.version.origin == origin);
-    value_ms.map_or(0, |value| value.version.stamp.ms())
 }
 
 /// Memory and wire size of a row, roughly, in bytes.

@@ -103,7 +103,8 @@ mod tests {
     fn an_etag_reads_back_and_foreign_ones_do_not() {
         let version = Version { stamp: Stamp::from_bits(0x1234_5678_9abc), origin: origin(u64::MAX) };
         assert_eq!(Version::from_etag(&version.etag()), Some(version));
-        for foreign in ["", "\"\"", "abc", "\"1-2\"", "W/\"1-2\"", "\"+1-00000000000000010000000000000007\""] {
+        for foreign in ["", "\"\"", "abc", "\"1-2\"", "W/\"1-2\"", "\"+1-00000000000000010000000000000007\""]
+        {
             assert_eq!(Version::from_etag(foreign), None, "{foreign}");
         }
     }

@@ -89,6 +89,14 @@ impl VersionVector {
         self.entries.insert(origin, Entry { contiguous, beyond: None, last_write_ms });
     }
 
+    /// Counts every origin as heard from at `now_ms`: after a restart it is not known when each
+    /// last wrote, and forgetting too early would lose track of what is held.
+    pub fn refresh(&mut self, now_ms: u64) {
+        for entry in self.entries.values_mut() {
+            entry.last_write_ms = entry.last_write_ms.max(now_ms);
+        }
+    }
+
     /// Forgets every origin for which `is_forgotten` says so.
     pub fn forget(&mut self, mut is_forgotten: impl FnMut(Origin, &Entry) -> bool) {
         self.entries.retain(|origin, entry| !is_forgotten(*origin, entry));
@@ -121,7 +129,8 @@ impl VersionVector {
 
     /// How many writes of `other` are missing here.
     pub fn lag_behind(&self, other: &Self) -> u64 {
-        let lag = |(origin, entry): (Origin, &Entry)| entry.contiguous.saturating_sub(self.contiguous(origin));
+        let lag =
+            |(origin, entry): (Origin, &Entry)| entry.contiguous.saturating_sub(self.contiguous(origin));
         other.iter().map(lag).sum()
     }
 }

@@ -1,0 +1,160 @@
+//! A member as seen from here: contact, acknowledgements, what waits for it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::id::{NodeId, Origin};
+use crate::limits::{OUTBOX_BYTES_MAX, PUSH_BYTES_MAX};
+use crate::message::{Hello, MemberInfo};
+use crate::record::Write;
+use crate::status::DigestState;
+use crate::version_vector::VersionVector;
+
+/// What has to happen before this node may serve while it is in contact with a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Exchange {
+    /// Contact was lost, or never was: to be asked when it returns.
+    #[default]
+    Needed,
+    /// Asked; the member counts on us from the moment it answers.
+    Asked {
+        /// Number of the exchange.
+        nonce: u64,
+        /// When.
+        boot_ms: u64,
+    },
+    /// Answered: everything in this vector must be held first.
+    CatchUp(VersionVector),
+    /// Held.
+    Done,
+}
+
+/// Another member of the cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) address: String,
+    /// The process that was greeted; `None` before.
+    pub(crate) origin: Option<Origin>,
+    pub(crate) last_epoch: u64,
+    pub(crate) last_contact_boot_ms: Option<u64>,
+    /// Heard from within the time that makes a suspect, as of the last tick or message.
+    pub(crate) is_in_contact: bool,
+    /// Writes wait for it.
+    pub(crate) is_counted: bool,
+    /// Sequence of this origin when it was counted in: earlier writes do not wait for it.
+    pub(crate) counted_from: u64,
+    pub(crate) applied: u64,
+    pub(crate) durable: u64,
+    pub(crate) vector: VersionVector,
+    pub(crate) ahead_since_boot_ms: Option<u64>,
+    pub(crate) retry_delta_boot_ms: u64,
+    pub(crate) exchange: Exchange,
+    pub(crate) is_commit_stalled: bool,
+    /// It refuses our writes: our clock is ahead of its.
+    pub(crate) refuses_clock: bool,
+    /// Until when we tell it that we refuse its writes.
+    pub(crate) clock_refused_boot_ms: Option<u64>,
+    pub(crate) is_ready: bool,
+    pub(crate) called_live_by_peer: bool,
+    pub(crate) acked: (u64, u64),
+    pub(crate) skew_samples: VecDeque<i64>,
+    pub(crate) digest: DigestState,
+    outbox: VecDeque<Arc<Write>>,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) pushes_in_flight: usize,
+    pub(crate) down_since_boot_ms: Option<u64>,
+    /// A younger process with this id greeted us, and when.
+    pub(crate) successor: Option<(Origin, u64)>,
+    /// The old process spoke after its would-be successor did: two live nodes with one id.
+    pub(crate) is_duplicated: bool,
+}
+
+impl Member {
+    /// A member that the file or a peer knows of.
+    pub(crate) fn known(info: &MemberInfo) -> Self {
+        Self {
+            name: info.name.clone(),
+            address: info.address.clone(),
+            last_epoch: info.epoch,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a new process of this member in.
+    pub(crate) fn greet(&mut self, hello: &Hello, boot_ms: u64) {
+        if self.origin != Some(hello.origin) {
+            *self = Self {
+                called_live_by_peer: self.called_live_by_peer,
+                origin: Some(hello.origin),
+                last_epoch: hello.origin.epoch,
+                ..Self::default()
+            };
+        }
+        self.name.clone_from(&hello.name);
+        self.address.clone_from(&hello.address);
+        self.last_contact_boot_ms = Some(boot_ms);
+        self.is_in_contact = true;
+        self.down_since_boot_ms = None;
+    }
+
+    /// What others are told of it.
+    pub(crate) fn info(&self, node: NodeId) -> MemberInfo {
+        MemberInfo {
+            node,
+            epoch: self.last_epoch,
+            name: self.name.clone(),
+            address: self.address.clone(),
+            is_live: self.is_in_contact,
+        }
+    }
+
+    /// Lets a write wait to be pushed; an overflowing queue is dropped. Says whether it was.
+    pub(crate) fn enqueue(&mut self, write: &Arc<Write>, bytes: usize) -> bool {
+        if self.outbox_bytes + bytes > OUTBOX_BYTES_MAX {
+            self.outbox.clear();
+            self.outbox_bytes = 0;
+            return true;
+        }
+        self.outbox_bytes += bytes;
+        self.outbox.push_back(write.clone());
+        false
+    }
+
+    /// Takes what goes into the next push.
+    pub(crate) fn take_push(&mut self) -> Vec<Arc<Write>> {
+        let (mut writes, mut taken) = (Vec::new(), 0);
+        while let Some(write) = self.outbox.front() {
+            let bytes = write.bytes();
+            if !writes.is_empty() && taken + bytes > PUSH_BYTES_MAX {
+                break;
+            }
+            taken += bytes;
+            self.outbox_bytes -= bytes;
+            writes.extend(self.outbox.pop_front());
+        }
+        writes
+    }
+
+    /// Forgets what waits and what was under way.
+    pub(crate) fn drop_outbox(&mut self) {
+        self.outbox.clear();
+        self.outbox_bytes = 0;
+        self.pushes_in_flight = 0;
+    }
+
+    /// Stops counting on it: contact must be found again by an exchange.
+    pub(crate) fn lose(&mut self, boot_ms: u64) {
+        self.is_in_contact = false;
+        self.is_counted = false;
+        self.is_ready = false;
+        self.exchange = Exchange::Needed;
+        self.down_since_boot_ms.get_or_insert(boot_ms);
+        self.drop_outbox();
+    }
+
+    /// Its node time less ours: the largest of the last samples, since delay only makes them smaller.
+    pub(crate) fn skew_ms(&self) -> i64 {
+        self.skew_samples.iter().copied().max().unwrap_or(0)
+    }
+}

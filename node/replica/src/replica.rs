@@ -1,0 +1,409 @@
+//! The replica: the one place that decides. [`Replica::step`] answers an event with effects.
+//!
+//! - `replica/client.rs`: a client's command becomes one write.
+//! - `replica/push.rs`: a peer's writes are merged, acknowledged, asked for.
+//! - `replica/delta.rs`: what somebody lacks, asked for and given.
+//! - `replica/digest.rs`: the sweep, and the comparison of what is held.
+//! - `replica/peers.rs`: greetings, heartbeats, exchanges; who is waited for.
+//! - `replica/serving.rs`: the tick; when this node may serve.
+
+mod client;
+mod delta;
+mod digest;
+mod peers;
+mod push;
+mod serving;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use mneme_api::TableName;
+
+use self::delta::{Delta, Donation};
+use self::push::Deferred;
+use crate::acknowledgement::Pending;
+use crate::effect::{Effect, Meta, Notice, PersistItem};
+use crate::event::Event;
+use crate::gate::Gate;
+use crate::id::{Dot, NodeId, Origin};
+use crate::limits;
+use crate::membership::Member;
+use crate::message::{Hello, Lane, MemberInfo, Message};
+use crate::record::{Row, Write};
+use crate::status::{Counters, Settings};
+use crate::table::Table;
+use crate::tables::Tables;
+use crate::time::{ClockSample, NodeTime};
+use crate::version_vector::VersionVector;
+
+/// What a persisted entry claims once it is on disk.
+#[derive(Debug)]
+enum Claim {
+    Nothing,
+    Dot(Dot),
+    Vector(VersionVector),
+}
+
+/// One replica.
+#[derive(Debug)]
+pub struct Replica {
+    settings: Settings,
+    gate: Arc<Gate>,
+    time: NodeTime,
+    /// Clocks at the step that runs.
+    boot_ms: u64,
+    now_ms: u64,
+    started_boot_ms: u64,
+    last_tick_boot_ms: u64,
+    last_heartbeat_boot_ms: u64,
+    tables: Tables,
+    applied: VersionVector,
+    durable: VersionVector,
+    /// Entries handed to the storage and not yet on disk, oldest first.
+    claims: VecDeque<(u64, Claim)>,
+    persist_number: u64,
+    /// The volume is full.
+    is_read_only: bool,
+    /// Since when the storage owes an answer.
+    persist_waits_since_boot_ms: Option<u64>,
+    /// Sequence of this origin's last write.
+    sequence: u64,
+    members: BTreeMap<NodeId, Member>,
+    pending: Pending,
+    /// Own writes of late, so that records whole can be sent when asked for.
+    recent: VecDeque<Arc<Write>>,
+    recent_bytes: usize,
+    deferred: Vec<Deferred>,
+    deltas: BTreeMap<u64, Delta>,
+    donations: BTreeMap<(NodeId, u64), Donation>,
+    last_number: u64,
+    /// Digest step up to which the sweep is done.
+    swept_step: u64,
+    digest_sent_step: u64,
+    join: Join,
+    is_draining: bool,
+    is_drained: bool,
+    meta: Meta,
+    counters: Counters,
+    effects: Vec<Effect>,
+}
+
+/// How far a starting node is.
+#[derive(Debug)]
+struct Join {
+    is_done: bool,
+    /// Who was live last, from the file.
+    last_live: BTreeSet<NodeId>,
+    has_met_anyone: bool,
+    is_empty: bool,
+    discovered: Option<(BTreeSet<String>, bool, bool)>,
+    failed: BTreeSet<String>,
+    dialled: Vec<(String, Option<NodeId>)>,
+}
+
+/// A replica that is being loaded from its file.
+#[derive(Debug)]
+pub struct Recovery {
+    settings: Settings,
+    sample: ClockSample,
+    tables: Tables,
+    is_empty: bool,
+}
+
+impl Recovery {
+    /// Merges one stored row: the same merge as replication, so order and duplicates are harmless.
+    pub fn load(&mut self, row: Row) {
+        self.is_empty = false;
+        self.tables.merge(std::slice::from_ref(&row));
+    }
+
+    /// The replica, with what the file remembers besides rows. Then call [`Replica::start`].
+    pub fn finish(mut self, meta: Meta, mut vector: VersionVector) -> Replica {
+        for info in &meta.tables {
+            // A table declared under another kind than the file's was refused before the load.
+            let _ = self.tables.know(info);
+        }
+        let time = NodeTime::start(self.sample);
+        vector.refresh(time.at(self.sample.boot_ms));
+        let members = meta.members.iter().map(|info| (info.node, Member::known(info)));
+        let replica = Replica {
+            gate: Arc::default(),
+            boot_ms: self.sample.boot_ms,
+            now_ms: time.at(self.sample.boot_ms),
+            started_boot_ms: self.sample.boot_ms,
+            last_tick_boot_ms: self.sample.boot_ms,
+            last_heartbeat_boot_ms: 0,
+            time,
+            tables: self.tables,
+            durable: vector.clone(),
+            applied: vector,
+            claims: VecDeque::new(),
+            persist_number: 0,
+            is_read_only: false,
+            persist_waits_since_boot_ms: None,
+            sequence: 0,
+            members: members.collect(),
+            pending: Pending::default(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            deferred: Vec::new(),
+            deltas: BTreeMap::new(),
+            donations: BTreeMap::new(),
+            last_number: 0,
+            swept_step: 0,
+            digest_sent_step: 0,
+            join: Join {
+                is_done: false,
+                last_live: meta.last_live.iter().copied().collect(),
+                has_met_anyone: !meta.members.is_empty(),
+                is_empty: self.is_empty,
+                discovered: None,
+                failed: BTreeSet::new(),
+                dialled: Vec::new(),
+            },
+            is_draining: false,
+            is_drained: false,
+            meta,
+            counters: Counters::default(),
+            effects: Vec::new(),
+            settings: self.settings,
+        };
+        replica.gate.tick(replica.boot_ms, replica.time.offset_ms());
+        replica
+    }
+}
+
+impl Replica {
+    /// Starts to recover a replica; `sample` is the machine's clocks now.
+    ///
+    /// # Panics
+    ///
+    /// When the settings declare one table twice under two kinds, which the configuration refuses.
+    pub fn recover(settings: Settings, sample: ClockSample) -> Recovery {
+        let mut tables = Tables::default();
+        for config in &settings.tables {
+            tables.declare(config).expect("the configuration has each table once");
+        }
+        Recovery { settings, sample, tables, is_empty: true }
+    }
+
+    /// First effects: the addresses to dial, and whether to serve at once.
+    pub fn start(&mut self, now: ClockSample) -> Vec<Effect> {
+        self.step(now, Event::Tick)
+    }
+
+    /// Advances the replica by one event. The only clock is `now`.
+    ///
+    /// Effects are in the order they must run.
+    pub fn step(&mut self, now: ClockSample, event: Event) -> Vec<Effect> {
+        self.boot_ms = self.boot_ms.max(now.boot_ms);
+        self.now_ms = self.time.at(self.boot_ms);
+        self.notice_stall();
+        match event {
+            Event::Client { request, command, ack, timeout_ms } => {
+                self.client(request, command, ack, timeout_ms);
+            }
+            Event::Persisted { through } => self.persisted(through),
+            Event::PersistFailed { through } => self.persist_failed(through),
+            Event::Greeted { connection, hello, dialled } => self.greeted(connection, hello, dialled),
+            Event::Refused { address, refusal } => self.refused(address, refusal),
+            Event::DialFailed { address } => {
+                self.join.failed.insert(address);
+            }
+            Event::LinkDown { peer, lane } => self.link_down(peer, lane),
+            Event::PushTaken { peer } => self.push_taken(peer),
+            Event::Message { from, message } => self.message(from, message),
+            Event::Discovered { addresses, is_configured, is_complete } => {
+                self.join.discovered = Some((addresses.into_iter().collect(), is_configured, is_complete));
+            }
+            Event::Tick => self.tick(now),
+            Event::Resume => self.sweep(),
+            Event::Drain => self.is_draining = true,
+        }
+        self.update_gate();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn message(&mut self, from: Origin, message: Message) {
+        if self.members.get(&from.node).is_none_or(|member| member.origin != Some(from)) {
+            // A process that is no longer, or was never greeted.
+            return;
+        }
+        self.heard_from(from.node);
+        let peer = from.node;
+        match message {
+            Message::Push { writes } => self.pushed(from, writes),
+            Message::Ack { origin, applied, durable, refused_clock } => {
+                self.acked(peer, origin, applied, durable, refused_clock);
+            }
+            Message::NeedRecords { dot } => self.send_records(peer, dot),
+            Message::Heartbeat(heartbeat) => self.heartbeat(peer, *heartbeat),
+            Message::Exchange { nonce } => self.exchange(peer, nonce),
+            Message::ExchangeReply { nonce, vector, live } => self.exchanged(peer, nonce, vector, &live),
+            Message::DeltaRequest { delta, vector } => self.give_delta(peer, delta, &vector),
+            Message::DeltaPage { delta, page, rows, vector } => {
+                self.take_page(peer, delta, page, rows, vector)
+            }
+            Message::DeltaNext { delta, page } => self.give_page(peer, delta, page),
+            Message::DeltaRefused { delta } => {
+                self.deltas.remove(&delta);
+            }
+            Message::Digest { step, vector, tables } => self.compare(peer, step, &vector, &tables),
+            Message::Bucket { step, table, bucket, vector, rows } => {
+                self.compare_bucket(peer, step, &table, bucket, &vector, &rows);
+            }
+            Message::Repair { table, rows, wanted, is_divergence } => {
+                self.repair(peer, &table, rows, &wanted, is_divergence);
+            }
+            Message::Goodbye => self.said_goodbye(peer),
+        }
+    }
+
+    /// Takes a write into memory and hands it to the storage.
+    ///
+    /// Memory first: the order of entries in the file is the order of merges, so what is claimed
+    /// on disk never runs ahead of what is in it.
+    fn take_in(&mut self, write: &Arc<Write>) {
+        self.tables.merge(&write.rows);
+        if self.applied.claim(write.dot, self.now_ms) {
+            self.persist(PersistItem::Write(write.clone()));
+        } else {
+            self.persist(PersistItem::Rows(Arc::new(write.rows.clone())));
+        }
+    }
+
+    fn persist(&mut self, item: PersistItem) {
+        if self.is_read_only {
+            // Caught up by a delta against the stored vector once there is space again.
+            return;
+        }
+        self.persist_number += 1;
+        let claim = match &item {
+            PersistItem::Write(write) => Claim::Dot(write.dot),
+            PersistItem::Rows(_) => Claim::Nothing,
+            PersistItem::Vector(vector) => Claim::Vector(vector.clone()),
+        };
+        self.claims.push_back((self.persist_number, claim));
+        self.persist_waits_since_boot_ms.get_or_insert(self.boot_ms);
+        self.effects.push(Effect::Persist { number: self.persist_number, item });
+    }
+
+    fn persisted(&mut self, through: u64) {
+        let now_ms = self.now_ms;
+        while let Some((_, claim)) = self.claims.pop_front_if(|(number, _)| *number <= through) {
+            match claim {
+                Claim::Nothing => {}
+                Claim::Dot(dot) => {
+                    self.durable.claim(dot, now_ms);
+                }
+                Claim::Vector(vector) => self.durable.join(&vector),
+            }
+        }
+        self.persist_waits_since_boot_ms = (!self.claims.is_empty()).then_some(self.boot_ms);
+        self.is_read_only = false;
+        self.send_acks();
+        self.settle();
+    }
+
+    fn persist_failed(&mut self, through: u64) {
+        self.persisted(through);
+        // What the storage dropped is in memory and comes back by a delta of our own.
+        self.claims.clear();
+        self.is_read_only = true;
+    }
+
+    /// Everything held that the file lacks, once the volume has space again: the storage calls for
+    /// it before it reports [`Event::Persisted`].
+    pub fn catch_up(&self) -> (Vec<Row>, VersionVector) {
+        (self.rows_above(&self.durable.certain()), self.applied.certain())
+    }
+
+    fn rows_above(&self, vector: &VersionVector) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for (_, state) in self.tables.iter() {
+            for hash in delta::hashes_above(&state.table, vector) {
+                rows.extend(state.table.row(hash));
+            }
+        }
+        rows
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.effects.push(Effect::Send { to, message });
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.effects.push(Effect::Notice(notice));
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// The serving gate, for readers.
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+
+    /// One table, for readers; declared or met in replication.
+    pub fn table(&self, name: &TableName) -> Option<Arc<Table>> {
+        self.tables.get(name).map(|state| state.table.clone())
+    }
+
+    /// Everything applied in memory.
+    pub fn vector(&self) -> VersionVector {
+        self.applied.certain()
+    }
+
+    /// What this node says of itself when a connection opens.
+    pub fn hello(&self) -> Hello {
+        Hello {
+            cluster: self.settings.cluster.clone(),
+            origin: self.settings.origin,
+            protocol: (1, 1),
+            name: self.settings.name.clone(),
+            address: self.settings.address.clone(),
+            version: self.settings.version.clone(),
+            tables: self.tables.infos(),
+            members: self.member_infos(),
+            features: Vec::new(),
+            uptime_ms: self.boot_ms - self.started_boot_ms,
+        }
+    }
+
+    fn member_infos(&self) -> Vec<MemberInfo> {
+        self.members.iter().map(|(node, member)| member.info(*node)).collect()
+    }
+
+    fn link_down(&mut self, peer: NodeId, lane: Lane) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        if lane == Lane::Push {
+            member.drop_outbox();
+        }
+        if lane == Lane::Bulk {
+            self.donations.retain(|(to, _), _| *to != peer);
+            self.deltas.retain(|_, delta| delta.donor != peer);
+        }
+    }
+
+    fn push_taken(&mut self, peer: NodeId) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.pushes_in_flight = member.pushes_in_flight.saturating_sub(1);
+        }
+        self.flush(peer);
+    }
+
+    /// Sends the next batch to a peer unless enough is under way: what waits meanwhile goes together.
+    fn flush(&mut self, peer: NodeId) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        while member.pushes_in_flight < limits::PUSHES_IN_FLIGHT_MAX {
+            let writes = member.take_push();
+            if writes.is_empty() {
+                return;
+            }
+            member.pushes_in_flight += 1;
+            self.effects.push(Effect::Send { to: peer, message: Message::Push { writes } });
+        }
+    }
+}

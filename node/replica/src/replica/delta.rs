@@ -1,0 +1,173 @@
+//! Deltas: what an asker lacks, in its current state, and the donor's vector from before.
+
+use std::sync::Arc;
+
+use mneme_api::TableName;
+
+use super::Replica;
+use crate::effect::{Notice, PersistItem};
+use crate::id::{KeyHash, NodeId};
+use crate::limits::{DELTA_DONATIONS_MAX, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_STALL_MS};
+use crate::message::Message;
+use crate::record::{Row, row_bytes};
+use crate::table::Table;
+use crate::version_vector::VersionVector;
+
+/// A delta that was asked for: pages wait here and are published in one step at the end.
+#[derive(Debug)]
+pub(super) struct Delta {
+    pub(super) donor: NodeId,
+    staged: Vec<Row>,
+    next_page: u64,
+    is_row_refused: bool,
+    progress_boot_ms: u64,
+}
+
+/// A delta that is being given.
+///
+/// The vector and the set of keys are fixed before the first page. A vector taken at the end would
+/// claim writes that came after their key's page.
+#[derive(Debug)]
+pub(super) struct Donation {
+    vector: VersionVector,
+    keys: Vec<(TableName, KeyHash)>,
+    next_page: u64,
+    progress_boot_ms: u64,
+}
+
+/// Every key of `table` with a dot that `vector` does not cover.
+pub(super) fn hashes_above(table: &Table, vector: &VersionVector) -> Vec<KeyHash> {
+    let mut hashes = Vec::new();
+    for shard in 0..Table::shard_count() {
+        table.visit_shard(shard, |hash, record| {
+            if record.dots().any(|dot| !vector.covers(dot)) {
+                hashes.push(hash);
+            }
+        });
+    }
+    hashes
+}
+
+impl Replica {
+    /// Asks a peer for what this node lacks, unless it was asked already.
+    pub(super) fn ask_delta(&mut self, donor: NodeId) {
+        let is_asked = self.deltas.values().any(|delta| delta.donor == donor);
+        let may_retry =
+            self.members.get(&donor).is_some_and(|member| member.retry_delta_boot_ms <= self.boot_ms);
+        if is_asked || !may_retry {
+            return;
+        }
+        let number = self.next_number();
+        let delta = Delta {
+            donor,
+            staged: Vec::new(),
+            next_page: 0,
+            is_row_refused: false,
+            progress_boot_ms: self.boot_ms,
+        };
+        self.deltas.insert(number, delta);
+        self.counters.deltas_asked += 1;
+        let vector = self.applied.certain();
+        self.send(donor, Message::DeltaRequest { delta: number, vector });
+    }
+
+    pub(super) fn give_delta(&mut self, peer: NodeId, delta: u64, vector: &VersionVector) {
+        if self.donations.len() >= DELTA_DONATIONS_MAX {
+            self.send(peer, Message::DeltaRefused { delta });
+            return;
+        }
+        let fixed = self.applied.certain();
+        let mut keys = Vec::new();
+        for (name, state) in self.tables.iter() {
+            keys.extend(hashes_above(&state.table, vector).into_iter().map(|hash| (name.clone(), hash)));
+        }
+        let donation = Donation { vector: fixed, keys, next_page: 0, progress_boot_ms: self.boot_ms };
+        self.donations.insert((peer, delta), donation);
+        self.give_page(peer, delta, 0);
+    }
+
+    pub(super) fn give_page(&mut self, peer: NodeId, delta: u64, page: u64) {
+        let boot_ms = self.boot_ms;
+        let Some(donation) = self.donations.get_mut(&(peer, delta)) else { return };
+        if page != donation.next_page {
+            // Repeated or late: the asker's stall timer starts the delta again.
+            return;
+        }
+        donation.next_page += 1;
+        donation.progress_boot_ms = boot_ms;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while bytes < DELTA_PAGE_BYTES
+            && let Some((name, hash)) = donation.keys.pop()
+        {
+            // What is no longer held was dropped as expired: nothing to send.
+            let row = self.tables.get(&name).and_then(|state| state.table.row(hash));
+            bytes += row.as_ref().map_or(0, row_bytes);
+            rows.extend(row);
+        }
+        let vector = donation.keys.is_empty().then(|| donation.vector.clone());
+        if vector.is_some() {
+            self.donations.remove(&(peer, delta));
+        }
+        self.send(peer, Message::DeltaPage { delta, page, rows, vector });
+    }
+
+    pub(super) fn take_page(
+        &mut self,
+        peer: NodeId,
+        number: u64,
+        page: u64,
+        rows: Vec<Row>,
+        vector: Option<VersionVector>,
+    ) {
+        let is_ahead = rows.iter().any(|row| self.is_ahead(row));
+        let rows: Vec<Row> = rows.into_iter().filter(|row| !self.is_ahead(row)).collect();
+        let Some(delta) = self.deltas.get_mut(&number).filter(|delta| delta.donor == peer) else { return };
+        if page != delta.next_page {
+            return;
+        }
+        delta.next_page += 1;
+        delta.progress_boot_ms = self.boot_ms;
+        delta.is_row_refused |= is_ahead;
+        delta.staged.extend(rows);
+        let Some(vector) = vector else {
+            let page = delta.next_page;
+            self.send(peer, Message::DeltaNext { delta: number, page });
+            return;
+        };
+        if let Some(delta) = self.deltas.remove(&number) {
+            self.publish(delta, &vector);
+        }
+    }
+
+    /// Publishes a delta that has arrived whole: rows first, then the vector, in memory and in the
+    /// file alike.
+    fn publish(&mut self, delta: Delta, vector: &VersionVector) {
+        let rows = delta.staged.len();
+        self.tables.merge(&delta.staged);
+        if rows > 0 {
+            self.persist(PersistItem::Rows(Arc::new(delta.staged)));
+        }
+        self.counters.delta_rows += rows as u64;
+        if delta.is_row_refused {
+            self.refuse_clock(delta.donor);
+            if let Some(member) = self.members.get_mut(&delta.donor) {
+                member.retry_delta_boot_ms = self.boot_ms + DELTA_RETRY_MS;
+            }
+            return;
+        }
+        if !self.applied.dominates(vector) {
+            self.applied.join(vector);
+            self.persist(PersistItem::Vector(vector.clone()));
+        }
+        self.notice(Notice::DeltaApplied { peer: delta.donor, rows });
+        self.catch_up_exchanges();
+        self.retry_deferred(false);
+    }
+
+    /// Gives up deltas that stand still; heartbeats ask again.
+    pub(super) fn drop_stalled_deltas(&mut self) {
+        let oldest = self.boot_ms.saturating_sub(DELTA_STALL_MS);
+        self.deltas.retain(|_, delta| delta.progress_boot_ms >= oldest);
+        self.donations.retain(|_, donation| donation.progress_boot_ms >= oldest);
+    }
+}

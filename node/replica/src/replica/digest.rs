@@ -1,0 +1,168 @@
+//! The sweep, and the comparison of what replicas hold.
+
+use std::collections::BTreeMap;
+
+use mneme_api::TableName;
+
+use super::Replica;
+use crate::digest::row_sum;
+use crate::effect::{Effect, Notice, PersistItem};
+use crate::id::{KeyHash, NodeId};
+use crate::limits::{DIGEST_BUCKETS, DIGEST_REPAIRS_MAX, DIGEST_STEP_MS, SLICE_ROWS};
+use crate::message::{Message, TableDigest};
+use crate::record::{Record, Row};
+use crate::status::DigestState;
+use crate::table::{Stored, Table};
+use crate::version_vector::VersionVector;
+
+/// Of how many digests one compares the same share of buckets while vectors are unequal.
+const ROTATION: u64 = 64;
+
+impl Replica {
+    /// Drops what may be dropped by now, a slice at a time; then compares digests once a step.
+    pub(super) fn sweep(&mut self) {
+        let step = self.now_ms / DIGEST_STEP_MS;
+        if self.time.is_in_doubt() || step <= self.swept_step {
+            return;
+        }
+        let second = u32::try_from(step * DIGEST_STEP_MS / 1_000).unwrap_or(u32::MAX);
+        let (dropped, is_more_due) = self.tables.sweep(second, SLICE_ROWS);
+        self.counters.swept += dropped as u64;
+        if is_more_due {
+            self.effects.push(Effect::Continue);
+            return;
+        }
+        self.swept_step = step;
+        self.forget_origins();
+        self.send_digests();
+    }
+
+    fn send_digests(&mut self) {
+        if self.digest_sent_step == self.swept_step {
+            return;
+        }
+        self.digest_sent_step = self.swept_step;
+        let (step, vector, tables) = (self.swept_step, self.applied.certain(), self.tables.digests());
+        let peers: Vec<NodeId> =
+            self.members.iter().filter(|(_, member)| member.is_in_contact).map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            self.send(peer, Message::Digest { step, vector: vector.clone(), tables: tables.clone() });
+        }
+    }
+
+    /// Compares a peer's sums with ours and lists the buckets that differ.
+    pub(super) fn compare(
+        &mut self,
+        peer: NodeId,
+        step: u64,
+        vector: &VersionVector,
+        tables: &[TableDigest],
+    ) {
+        if step != self.swept_step {
+            return;
+        }
+        let is_agreed = self.applied.agrees_with(vector);
+        let mut unequal = Vec::new();
+        for digest in tables.iter().filter(|digest| digest.sums.len() == DIGEST_BUCKETS) {
+            let ours = self.tables.get(&digest.table).map(|state| state.digest.sums());
+            let sum = |bucket: usize| ours.map_or(0, |ours| ours[bucket]);
+            let differing = (0..DIGEST_BUCKETS).filter(|bucket| sum(*bucket) != digest.sums[*bucket]);
+            let in_turn = |bucket: &usize| is_agreed || *bucket as u64 % ROTATION == step % ROTATION;
+            unequal.extend(differing.filter(in_turn).map(|bucket| (digest.table.clone(), bucket)));
+        }
+        if let Some(member) = self.members.get_mut(&peer)
+            && is_agreed
+        {
+            member.digest = if unequal.is_empty() { DigestState::Equal } else { DigestState::Unequal };
+        }
+        self.counters.digest_mismatches += u64::from(is_agreed && !unequal.is_empty());
+        for (table, bucket) in unequal.into_iter().take(DIGEST_REPAIRS_MAX) {
+            let rows = self.bucket_rows(&table, bucket, vector);
+            let rows = rows.into_iter().collect();
+            let bucket = u32::try_from(bucket).unwrap_or(u32::MAX);
+            let vector = self.applied.certain();
+            self.send(peer, Message::Bucket { step, table, bucket, vector, rows });
+        }
+    }
+
+    /// Sums of the rows of a bucket; while vectors differ without those that the peer's does not cover.
+    fn bucket_rows(
+        &self,
+        table: &TableName,
+        bucket: usize,
+        vector: &VersionVector,
+    ) -> BTreeMap<KeyHash, u64> {
+        let mut rows = BTreeMap::new();
+        let Some(state) = self.tables.get(table) else { return rows };
+        // Equal vectors: every difference counts, also under an origin that both have forgotten.
+        let is_agreed = self.applied.agrees_with(vector);
+        let mut list = |hash: KeyHash, record: &Record<Stored>| {
+            if hash.bucket() == bucket && (is_agreed || record.dots().all(|dot| vector.covers(dot))) {
+                rows.insert(hash, row_sum(hash, record));
+            }
+        };
+        for shard in 0..Table::shard_count() {
+            state.table.visit_shard(shard, &mut list);
+        }
+        rows
+    }
+
+    /// Sends our rows that the peer lacks or has otherwise, and asks for its own.
+    pub(super) fn compare_bucket(
+        &mut self,
+        peer: NodeId,
+        step: u64,
+        table: &TableName,
+        bucket: u32,
+        vector: &VersionVector,
+        theirs: &[(KeyHash, u64)],
+    ) {
+        if step != self.swept_step {
+            return;
+        }
+        let ours = self.bucket_rows(table, bucket as usize, vector);
+        let theirs: BTreeMap<KeyHash, u64> = theirs.iter().copied().collect();
+        let differs = |hash: &&KeyHash| ours.get(hash) != theirs.get(hash);
+        let wanted: Vec<KeyHash> = theirs.keys().filter(differs).copied().collect();
+        let sent: Vec<KeyHash> = ours.keys().filter(differs).copied().collect();
+        if wanted.is_empty() && sent.is_empty() {
+            return;
+        }
+        let rows = self.rows(table, &sent);
+        let is_divergence = self.applied.agrees_with(vector);
+        self.send(peer, Message::Repair { table: table.clone(), rows, wanted, is_divergence });
+    }
+
+    fn rows(&self, table: &TableName, hashes: &[KeyHash]) -> Vec<Row> {
+        let Some(state) = self.tables.get(table) else { return Vec::new() };
+        hashes.iter().filter_map(|hash| state.table.row(*hash)).collect()
+    }
+
+    /// Joins rows that differed, and answers with those that the peer wants.
+    pub(super) fn repair(
+        &mut self,
+        peer: NodeId,
+        table: &TableName,
+        rows: Vec<Row>,
+        wanted: &[KeyHash],
+        is_divergence: bool,
+    ) {
+        let rows: Vec<Row> =
+            rows.into_iter().filter(|row| row.table == *table && !self.is_ahead(row)).collect();
+        let changed = self.tables.merge(&rows).into_iter().filter(|is_changed| *is_changed).count();
+        if changed > 0 {
+            self.persist(PersistItem::Rows(rows.into()));
+            if is_divergence {
+                self.counters.divergence_repaired += changed as u64;
+                self.notice(Notice::DivergenceRepaired { peer, rows: changed });
+            }
+        }
+        if !wanted.is_empty() {
+            let rows = self.rows(table, wanted);
+            self.send(
+                peer,
+                Message::Repair { table: table.clone(), rows, wanted: Vec::new(), is_divergence },
+            );
+        }
+    }
+}

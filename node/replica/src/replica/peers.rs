@@ -1,0 +1,344 @@
+//! Greetings, heartbeats, exchanges: who is a member, who is in contact, who is counted on.
+
+use super::Replica;
+use crate::effect::{Effect, Notice};
+use crate::event::ConnectionId;
+use crate::id::{NodeId, Origin};
+use crate::limits::{
+    COMMIT_STALLED_MS, DUPLICATE_PROOF_MS, DUPLICATE_SILENCE_MS, MEMBERS_MAX, SKEW_REPORTED_MS,
+    SUSPECT_AFTER_MS,
+};
+use crate::membership::{Exchange, Member};
+use crate::message::{Heartbeat, Hello, MemberInfo, Message, Refusal, TableInfo};
+use crate::version_vector::VersionVector;
+
+/// Samples of a peer's clock that are kept: a late message makes a sample too small, never too large.
+const SKEW_SAMPLES: usize = 8;
+
+impl Replica {
+    pub(super) fn greeted(&mut self, connection: ConnectionId, hello: Hello, dialled: Option<String>) {
+        let verdict = self.judge(&hello);
+        if let Some(address) = &dialled {
+            self.join.failed.remove(address);
+        }
+        if let Err(refusal) = &verdict {
+            if *refusal != Refusal::Myself {
+                let address = dialled.unwrap_or_else(|| hello.address.clone());
+                self.notice(Notice::PeerRefused { address, refusal: refusal.clone() });
+            }
+            self.effects.push(Effect::Verdict { connection, verdict: Err(refusal.clone()) });
+            return;
+        }
+        self.take_member_in(&hello, dialled);
+        let verdict = Ok(self.hello());
+        self.effects.push(Effect::Verdict { connection, verdict });
+    }
+
+    fn judge(&mut self, hello: &Hello) -> Result<(), Refusal> {
+        let mine = self.settings.origin;
+        if hello.origin == mine {
+            return Err(Refusal::Myself);
+        }
+        if hello.cluster != self.settings.cluster {
+            let (ours, theirs) = (self.settings.cluster.clone(), hello.cluster.clone());
+            return Err(Refusal::Cluster { ours, theirs });
+        }
+        if hello.protocol.0 > 1 || hello.protocol.1 < 1 {
+            return Err(Refusal::Protocol { ours: (1, 1), theirs: hello.protocol });
+        }
+        if hello.origin.node == mine.node {
+            return Err(self.meet_double(hello));
+        }
+        let is_other_kind = |info: &&TableInfo| {
+            self.tables.get(&info.name).is_some_and(|state| state.table.kind() != info.kind)
+        };
+        if let Some(info) = hello.tables.iter().find(is_other_kind) {
+            return Err(Refusal::TableKind { table: info.name.to_string() });
+        }
+        if self.is_draining {
+            return Err(Refusal::Stopping);
+        }
+        self.judge_successor(hello)?;
+        if !self.members.contains_key(&hello.origin.node) && self.members.len() + 1 >= MEMBERS_MAX {
+            return Err(Refusal::Full);
+        }
+        Ok(())
+    }
+
+    /// Another live process has our id: of the two the younger goes.
+    fn meet_double(&mut self, hello: &Hello) -> Refusal {
+        let node = hello.origin.node;
+        let refusal = Refusal::DuplicateId { node };
+        let uptime_ms = self.boot_ms - self.started_boot_ms;
+        if (hello.uptime_ms, hello.origin.epoch) > (uptime_ms, self.settings.origin.epoch) {
+            self.effects.push(Effect::Exit { refusal: refusal.clone() });
+        }
+        refusal
+    }
+
+    /// A new process of a known member: a restart once its predecessor is silent, a double when the
+    /// predecessor speaks after it.
+    fn judge_successor(&mut self, hello: &Hello) -> Result<(), Refusal> {
+        let node = hello.origin.node;
+        let boot_ms = self.boot_ms;
+        let Some(member) = self.members.get_mut(&node) else { return Ok(()) };
+        let is_other_process = member.origin.is_some_and(|origin| origin != hello.origin);
+        let silence_ms = member.last_contact_boot_ms.map_or(u64::MAX, |heard| boot_ms.saturating_sub(heard));
+        if !is_other_process || !member.is_in_contact || silence_ms >= DUPLICATE_SILENCE_MS {
+            return Ok(());
+        }
+        if member.is_duplicated && member.successor.is_some_and(|(origin, _)| origin == hello.origin) {
+            return Err(Refusal::DuplicateId { node });
+        }
+        if member.successor.is_none_or(|(origin, _)| origin != hello.origin) {
+            member.successor = Some((hello.origin, boot_ms));
+            member.is_duplicated = false;
+        }
+        Err(Refusal::Predecessor { node })
+    }
+
+    fn take_member_in(&mut self, hello: &Hello, dialled: Option<String>) {
+        let node = hello.origin.node;
+        let boot_ms = self.boot_ms;
+        for info in &hello.tables {
+            // Kinds were compared by `judge`.
+            let _ = self.tables.know(info);
+        }
+        let member = self.members.entry(node).or_default();
+        let was_in_contact = member.is_in_contact && member.origin == Some(hello.origin);
+        member.greet(hello, boot_ms);
+        if member.address.is_empty() {
+            member.address = dialled.unwrap_or_default();
+        }
+        let address = member.address.clone();
+        // An address that another id answers: whoever had it is retired.
+        self.retire(|other, member| other != node && !address.is_empty() && member.address == address);
+        self.learn(&hello.members);
+        if !was_in_contact {
+            self.notice(Notice::PeerLive { peer: node });
+            self.ask_exchange(node);
+            self.send_heartbeat(node);
+        }
+    }
+
+    pub(super) fn retire(&mut self, mut is_retired: impl FnMut(NodeId, &Member) -> bool) {
+        let retired: Vec<NodeId> = self
+            .members
+            .iter()
+            .filter(|(node, member)| !member.is_in_contact && is_retired(**node, member))
+            .map(|(node, _)| *node)
+            .collect();
+        for peer in retired {
+            self.members.remove(&peer);
+            self.join.last_live.remove(&peer);
+            self.notice(Notice::PeerRetired { peer });
+        }
+    }
+
+    /// Learns of members from a peer, so that the mesh becomes full.
+    fn learn(&mut self, infos: &[MemberInfo]) {
+        for info in infos {
+            if info.node == self.settings.origin.node {
+                continue;
+            }
+            if !self.members.contains_key(&info.node)
+                && (!info.is_live || self.members.len() + 1 >= MEMBERS_MAX)
+            {
+                // The dead are not learned: they would never be forgotten.
+                continue;
+            }
+            let member = self.members.entry(info.node).or_insert_with(|| Member::known(info));
+            member.called_live_by_peer |= info.is_live;
+        }
+    }
+
+    pub(super) fn refused(&mut self, address: String, refusal: Refusal) {
+        match refusal {
+            Refusal::DuplicateId { node } if node == self.settings.origin.node => {
+                self.effects.push(Effect::Exit { refusal });
+                return;
+            }
+            // An answer, if a late one: not a failed trial.
+            Refusal::Predecessor { .. } => return,
+            Refusal::Myself
+            | Refusal::Cluster { .. }
+            | Refusal::Protocol { .. }
+            | Refusal::TableKind { .. }
+            | Refusal::DuplicateId { .. }
+            | Refusal::Full
+            | Refusal::Stopping => {}
+        }
+        self.join.failed.insert(address.clone());
+        if refusal != Refusal::Myself {
+            self.notice(Notice::PeerRefused { address, refusal });
+        }
+    }
+
+    /// Notes that a member's process speaks; contact that was lost is found again by an exchange.
+    pub(super) fn heard_from(&mut self, peer: NodeId) {
+        let boot_ms = self.boot_ms;
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        member.is_duplicated |=
+            member.successor.is_some_and(|(_, since)| boot_ms.saturating_sub(since) >= DUPLICATE_PROOF_MS);
+        member.last_contact_boot_ms = Some(boot_ms);
+        if !member.is_in_contact {
+            member.is_in_contact = true;
+            member.down_since_boot_ms = None;
+            self.notice(Notice::PeerLive { peer });
+            self.ask_exchange(peer);
+        }
+    }
+
+    /// "Count on me again, then tell me what you hold."
+    pub(super) fn ask_exchange(&mut self, peer: NodeId) {
+        let nonce = self.next_number();
+        let boot_ms = self.boot_ms;
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.exchange = Exchange::Asked { nonce, boot_ms };
+            self.send(peer, Message::Exchange { nonce });
+        }
+    }
+
+    pub(super) fn exchange(&mut self, peer: NodeId, nonce: u64) {
+        let sequence = self.sequence;
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        // Counted first: from here on nothing is acknowledged without it, and what was
+        // acknowledged before is in the vector that it gets.
+        if !member.is_counted {
+            member.is_counted = true;
+            member.counted_from = sequence;
+        }
+        let live = self.members.iter().filter(|(_, member)| member.is_in_contact).map(|(node, _)| *node);
+        let live: Vec<NodeId> = live.filter(|node| *node != peer).collect();
+        let vector = self.applied.certain();
+        self.send(peer, Message::ExchangeReply { nonce, vector, live });
+    }
+
+    pub(super) fn exchanged(&mut self, peer: NodeId, nonce: u64, vector: VersionVector, live: &[NodeId]) {
+        let boot_ms = self.boot_ms;
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        if !matches!(member.exchange, Exchange::Asked { nonce: asked, boot_ms: since }
+            if asked == nonce && boot_ms.saturating_sub(since) <= SUSPECT_AFTER_MS)
+        {
+            // An answer that took a second may be of a member that has gone on without us since.
+            return;
+        }
+        member.exchange = Exchange::CatchUp(vector);
+        for node in live {
+            if let Some(other) = self.members.get_mut(node) {
+                other.called_live_by_peer = true;
+            }
+        }
+        self.catch_up_exchanges();
+    }
+
+    /// Completes the exchanges whose vectors are held; asks for a delta where one is not.
+    pub(super) fn catch_up_exchanges(&mut self) {
+        let mut lacking = Vec::new();
+        let mut held = Vec::new();
+        for (peer, member) in &self.members {
+            if let Exchange::CatchUp(vector) = &member.exchange {
+                let is_held = self.applied.dominates(vector);
+                if is_held { held.push(*peer) } else { lacking.push(*peer) }
+            }
+        }
+        for peer in held {
+            if let Some(member) = self.members.get_mut(&peer) {
+                member.exchange = Exchange::Done;
+            }
+        }
+        for peer in lacking {
+            self.ask_delta(peer);
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self, peer: NodeId, heartbeat: Heartbeat) {
+        let (boot_ms, now_ms, mine) = (self.boot_ms, self.now_ms, self.settings.origin);
+        for info in &heartbeat.tables {
+            // Another kind was refused in the handshake; a table made since is refused at its rows.
+            let _ = self.tables.know(info);
+        }
+        self.learn(&heartbeat.members);
+        let is_ahead = !self.applied.dominates(&heartbeat.applied);
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        member.applied = member.applied.max(heartbeat.applied.contiguous(mine));
+        member.durable = member.durable.max(heartbeat.durable.contiguous(mine));
+        member.is_commit_stalled = heartbeat.commit_stalled;
+        member.refuses_clock = heartbeat.refuses_your_clock;
+        member.is_ready = heartbeat.is_ready;
+        member.ahead_since_boot_ms = is_ahead.then(|| member.ahead_since_boot_ms.unwrap_or(boot_ms));
+        member.vector = heartbeat.applied;
+        let skew_ms = signed(heartbeat.node_time_ms) - signed(now_ms);
+        if member.skew_samples.len() == SKEW_SAMPLES {
+            member.skew_samples.pop_front();
+        }
+        member.skew_samples.push_back(skew_ms);
+        let skew_ms = member.skew_ms();
+        if heartbeat.acknowledges_without_you
+            && matches!(member.exchange, Exchange::Done | Exchange::CatchUp(_))
+        {
+            self.ask_exchange(peer);
+        }
+        if skew_ms.unsigned_abs() >= SKEW_REPORTED_MS && self.counters.heartbeats.is_multiple_of(64) {
+            self.notice(Notice::Skew { peer, skew_ms });
+        }
+        self.counters.heartbeats += 1;
+        self.settle();
+    }
+
+    pub(super) fn send_heartbeat(&mut self, peer: NodeId) {
+        let Some(member) = self.members.get(&peer) else { return };
+        let stalled_ms = self.persist_waits_since_boot_ms.map_or(0, |since| self.boot_ms - since);
+        let heartbeat = Heartbeat {
+            applied: self.applied.certain(),
+            durable: self.durable.certain(),
+            node_time_ms: self.now_ms,
+            acknowledges_without_you: !member.is_counted,
+            commit_stalled: self.is_read_only || stalled_ms >= COMMIT_STALLED_MS,
+            refuses_your_clock: member.clock_refused_boot_ms.is_some(),
+            is_ready: self.is_ready(),
+            members: self.member_infos(),
+            tables: self.tables.infos(),
+        };
+        self.send(peer, Message::Heartbeat(Box::new(heartbeat)));
+    }
+
+    pub(super) fn said_goodbye(&mut self, peer: NodeId) {
+        let boot_ms = self.boot_ms;
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.lose(boot_ms);
+            // Its next process is greeted at once.
+            member.origin = None;
+            member.called_live_by_peer = false;
+        }
+        self.effects.push(Effect::Disconnect { peer });
+        self.settle();
+    }
+
+    /// Whether a majority of the others in contact refuses this node's clock.
+    pub(super) fn is_clock_wrong(&self) -> bool {
+        let in_contact = self.members.values().filter(|member| member.is_in_contact);
+        let (all, refusing) = in_contact
+            .fold((0, 0), |(all, refusing), member| (all + 1, refusing + usize::from(member.refuses_clock)));
+        refusing * 2 > all
+    }
+
+    /// Forgets origins that are no live process's and whose last write nothing can still hold.
+    pub(super) fn forget_origins(&mut self) {
+        let live: Vec<Origin> = self
+            .members
+            .values()
+            .filter_map(|member| member.origin)
+            .chain(std::iter::once(self.settings.origin))
+            .collect();
+        let kept_ms = self.tables.max_age_ever_ms().saturating_mul(2) + crate::limits::BURY_MARGIN_MS;
+        let oldest_ms = self.now_ms.saturating_sub(kept_ms);
+        for vector in [&mut self.applied, &mut self.durable] {
+            vector.forget(|origin, entry| !live.contains(&origin) && entry.last_write_ms < oldest_ms);
+        }
+    }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}

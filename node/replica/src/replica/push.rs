@@ -1,0 +1,241 @@
+//! Writes of peers: merged, acknowledged, and asked for whole when a touch overtook its put.
+
+use std::sync::Arc;
+
+use mneme_api::TableKind;
+
+use super::Replica;
+use crate::effect::{Acks, Effect, Notice};
+use crate::id::{Dot, NodeId, Origin};
+use crate::limits::{OUTBOX_BYTES_MAX, VERSION_AHEAD_MS_MAX};
+use crate::message::Message;
+use crate::record::{Record, Row, Write};
+
+/// A pushed write with a touch that met no value: the put is most likely on its way.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    from: NodeId,
+    write: Arc<Write>,
+    /// Ticks it has waited; then its records are asked for.
+    ticks: u32,
+}
+
+/// Ticks that a touch waits for its put before the records are asked for.
+const DEFERRED_TICKS: u32 = 2;
+
+/// Deferred writes at once; more are left to a delta.
+const DEFERRED_MAX: usize = 4_096;
+
+impl Replica {
+    pub(super) fn pushed(&mut self, from: Origin, writes: Vec<Arc<Write>>) {
+        for write in writes {
+            if write.dot.origin == from && !self.applied.covers(write.dot) {
+                self.pushed_write(from.node, write);
+            }
+        }
+        self.retry_deferred(false);
+    }
+
+    fn pushed_write(&mut self, from: NodeId, write: Arc<Write>) {
+        if write.rows.iter().any(|row| self.is_ahead(row)) {
+            self.refuse_clock(from);
+            return;
+        }
+        if write.rows.iter().any(|row| self.needs_record(row)) {
+            if self.deferred.len() < DEFERRED_MAX {
+                self.deferred.push(Deferred { from, write, ticks: 0 });
+            }
+            return;
+        }
+        self.counters.writes_pushed_here += 1;
+        self.take_in(&write);
+    }
+
+    /// Whether a row's version is too far ahead of this node's clock to be stored. A session
+    /// table's tombstone wins by kind, so it is taken from any clock.
+    pub(super) fn is_ahead(&self, row: &Row) -> bool {
+        if row.kind == TableKind::Session && row.record.is_deleted() {
+            return false;
+        }
+        let limit_ms = self.now_ms + VERSION_AHEAD_MS_MAX;
+        let value_ms = row.record.value.as_ref().map_or(0, |value| value.version.stamp.ms());
+        let base_ms = row.record.touch.map_or(0, |touch| touch.base.stamp.ms());
+        value_ms.max(base_ms) > limit_ms
+    }
+
+    pub(super) fn refuse_clock(&mut self, from: NodeId) {
+        self.counters.clock_refusals += 1;
+        let boot_ms = self.boot_ms;
+        if let Some(member) = self.members.get_mut(&from)
+            && member.clock_refused_boot_ms.replace(boot_ms).is_none()
+        {
+            self.notice(Notice::ClockAhead { peer: from });
+        }
+    }
+
+    fn needs_record(&self, row: &Row) -> bool {
+        let is_bare_touch = row.record.value.is_none() && row.record.touch.is_some();
+        is_bare_touch && self.outline(row).is_none_or(|held| held.value.is_none())
+    }
+
+    fn outline(&self, row: &Row) -> Option<Record<crate::table::Stored>> {
+        self.tables.get(&row.table)?.table.outline(row.hash)
+    }
+
+    /// Looks at deferred writes again: the put may have come. On a tick, asks for what waited long.
+    pub(super) fn retry_deferred(&mut self, is_tick: bool) {
+        for mut deferred in std::mem::take(&mut self.deferred) {
+            if self.applied.covers(deferred.write.dot) {
+                continue;
+            }
+            if !deferred.write.rows.iter().any(|row| self.needs_record(row)) {
+                self.counters.writes_pushed_here += 1;
+                self.take_in(&deferred.write);
+                continue;
+            }
+            deferred.ticks += u32::from(is_tick);
+            if deferred.ticks >= DEFERRED_TICKS {
+                self.counters.records_needed += 1;
+                self.send(deferred.from, Message::NeedRecords { dot: deferred.write.dot });
+                // The records come as a push; until then a heartbeat shows the gap, a delta fills it.
+            } else {
+                self.deferred.push(deferred);
+            }
+        }
+    }
+
+    /// Sends a write again with its records whole, and with every record whose value has the same
+    /// dot as one of theirs, so that a batch stays whole.
+    pub(super) fn send_records(&mut self, peer: NodeId, dot: Dot) {
+        let Some(write) = self.recent.iter().find(|write| write.dot == dot).cloned() else {
+            // No longer at hand: a delta brings it.
+            return;
+        };
+        let whole = |row: &Row| self.tables.get(&row.table)?.table.row(row.hash);
+        let mut rows: Vec<Row> = write.rows.iter().filter_map(whole).collect();
+        let dots: Vec<Dot> = rows.iter().filter_map(|row| Some(row.record.value.as_ref()?.dot())).collect();
+        for (_, state) in self.tables.iter() {
+            let mut companions = Vec::new();
+            for shard in 0..crate::table::Table::shard_count() {
+                state.table.visit_shard(shard, |hash, record| {
+                    if record.value.as_ref().is_some_and(|value| dots.contains(&value.dot())) {
+                        companions.push(hash);
+                    }
+                });
+            }
+            companions
+                .retain(|hash| !rows.iter().any(|row| row.hash == *hash && row.table == *state.table.name()));
+            rows.extend(companions.into_iter().filter_map(|hash| state.table.row(hash)));
+        }
+        self.send(peer, Message::Push { writes: vec![Arc::new(Write { dot, rows })] });
+    }
+
+    /// Keeps an own write at hand for peers that need its records.
+    pub(super) fn remember(&mut self, write: &Arc<Write>, bytes: usize) {
+        self.recent.push_back(write.clone());
+        self.recent_bytes += bytes;
+        while self.recent_bytes > OUTBOX_BYTES_MAX
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.recent_bytes -= oldest.bytes();
+        }
+    }
+
+    /// Tells peers how far their writes are held, where that has changed.
+    pub(super) fn send_acks(&mut self) {
+        for (peer, member) in &mut self.members {
+            let Some(origin) = member.origin.filter(|_| member.is_in_contact) else { continue };
+            let ack = (self.applied.contiguous(origin), self.durable.contiguous(origin));
+            if ack == member.acked {
+                continue;
+            }
+            member.acked = ack;
+            let refused_clock = member.clock_refused_boot_ms.is_some();
+            let message = Message::Ack { origin, applied: ack.0, durable: ack.1, refused_clock };
+            self.effects.push(Effect::Send { to: *peer, message });
+        }
+    }
+
+    pub(super) fn acked(
+        &mut self,
+        peer: NodeId,
+        origin: Origin,
+        applied: u64,
+        durable: u64,
+        refused_clock: bool,
+    ) {
+        if origin != self.settings.origin {
+            return;
+        }
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.applied = member.applied.max(applied);
+            member.durable = member.durable.max(durable);
+            member.refuses_clock |= refused_clock;
+        }
+        self.settle();
+    }
+
+    /// Answers every client whose write is held as widely as it asked.
+    pub(super) fn settle(&mut self) {
+        let is_clock_wrong = self.is_clock_wrong();
+        loop {
+            let (members, durable) = (&self.members, self.durable.contiguous(self.settings.origin));
+            let counted = || members.values().filter(|member| member.is_counted);
+            let is_held_by_all = |sequence: u64| {
+                let waits_for = |member: &&crate::membership::Member| {
+                    member.counted_from < sequence && (is_clock_wrong || !member.refuses_clock)
+                };
+                let is_applied = counted().filter(waits_for).all(|member| member.applied >= sequence);
+                let voters = counted().filter(waits_for).filter(|member| !member.is_commit_stalled);
+                let (all, held) = voters
+                    .fold((1, usize::from(durable >= sequence)), |(all, held), member| {
+                        (all + 1, held + usize::from(member.durable >= sequence))
+                    });
+                is_applied && durable >= sequence && held > all / 2
+            };
+            let settled = self.pending.settled(is_held_by_all, |sequence| durable >= sequence);
+            let Some((sequence, waiting)) = settled else { return };
+            let acks = self.acks(sequence);
+            let outcome = waiting.answer.done(acks);
+            self.effects.push(Effect::Reply { request: waiting.request, outcome });
+        }
+    }
+
+    /// Who holds the write with this sequence, of all known members.
+    pub(super) fn acks(&self, sequence: u64) -> Acks {
+        let durable_here = self.durable.contiguous(self.settings.origin) >= sequence;
+        let held = |of: fn(&crate::membership::Member) -> u64| {
+            self.members.values().filter(|member| of(member) >= sequence).count()
+        };
+        Acks {
+            applied: 1 + held(|member| member.applied),
+            durable: usize::from(durable_here) + held(|member| member.durable),
+            members: 1 + self.members.len(),
+        }
+    }
+
+    /// Gives up waiting for what took too long: those outcomes are unknown.
+    pub(super) fn expire_pending(&mut self) {
+        while let Some((sequence, waiting)) = self.pending.expired(self.boot_ms) {
+            let acks = self.acks(sequence);
+            let (request, outcome) = waiting.into_unknown(acks);
+            self.effects.push(Effect::Reply { request, outcome });
+        }
+    }
+
+    /// Queues an own write for every peer in contact.
+    pub(super) fn push(&mut self, write: &Arc<Write>) {
+        let bytes = write.bytes();
+        self.remember(write, bytes);
+        let peers: Vec<NodeId> =
+            self.members.iter().filter(|(_, member)| member.is_in_contact).map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            let Some(member) = self.members.get_mut(&peer) else { continue };
+            if member.enqueue(write, bytes) {
+                self.counters.outboxes_dropped += 1;
+                self.notice(Notice::OutboxDropped { peer });
+            }
+            self.flush(peer);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The tick, and when this node may serve.
+//!
+//! One rule: whoever does not hold up acknowledgements does not serve while it can be told.
+
+use std::collections::BTreeSet;
+
+use super::Replica;
+use crate::effect::{Effect, Meta, Notice};
+use crate::id::NodeId;
+use crate::limits::{
+    DELTA_AFTER_MS, EMPTY_JOIN_MS, HEARTBEAT_MS, RETIRE_AFTER_MS, SUSPECT_AFTER_MS, TICK_STALE_MS,
+    WALL_STEP_MS,
+};
+use crate::membership::Exchange;
+use crate::message::Message;
+use crate::status::{MemberState, MemberStatus, NodeState, Status, TableStatus};
+use crate::time::{ClockSample, PeerClocks};
+
+impl Replica {
+    /// A process that did not run must hear from every member in reach before it serves, and
+    /// suspects nobody for the time in which it could not listen.
+    pub(super) fn notice_stall(&mut self) {
+        if self.boot_ms.saturating_sub(self.last_tick_boot_ms) <= TICK_STALE_MS {
+            return;
+        }
+        self.last_tick_boot_ms = self.boot_ms;
+        let peers: Vec<NodeId> =
+            self.members.iter().filter(|(_, member)| member.is_in_contact).map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            if let Some(member) = self.members.get_mut(&peer) {
+                member.last_contact_boot_ms = Some(self.boot_ms);
+                // What waited in our sockets proves nothing about who is alive now.
+                member.successor = None;
+                member.is_duplicated = false;
+            }
+            self.ask_exchange(peer);
+        }
+        self.update_gate();
+    }
+
+    pub(super) fn tick(&mut self, now: ClockSample) {
+        let was_in_doubt = self.time.is_in_doubt();
+        self.time.observe(now, self.peer_clocks(now));
+        self.now_ms = self.time.at(self.boot_ms);
+        if self.time.is_in_doubt() && !was_in_doubt {
+            self.notice(Notice::WallStepped);
+        }
+        self.suspect();
+        self.expire_pending();
+        self.retry_deferred(true);
+        self.drop_stalled_deltas();
+        self.ask_late_deltas();
+        self.send_acks();
+        if self.boot_ms.saturating_sub(self.last_heartbeat_boot_ms) >= HEARTBEAT_MS {
+            self.last_heartbeat_boot_ms = self.boot_ms;
+            self.beat();
+        }
+        self.finish_join();
+        self.sweep();
+        self.remember_members();
+        self.finish_drain();
+        self.update_gate();
+        self.last_tick_boot_ms = self.boot_ms;
+        self.gate.tick(self.boot_ms, self.time.offset_ms());
+    }
+
+    fn peer_clocks(&self, now: ClockSample) -> PeerClocks {
+        let wall_error_ms = i128::from(now.wall_ms) - i128::from(self.time.at(self.boot_ms));
+        let mut clocks = PeerClocks::Alone;
+        for member in self.members.values().filter(|member| member.is_in_contact) {
+            if member.skew_samples.is_empty() {
+                continue;
+            }
+            let error_ms = (i128::from(member.skew_ms()) - wall_error_ms).unsigned_abs();
+            if error_ms <= u128::from(WALL_STEP_MS) {
+                return PeerClocks::AgreeWithWall;
+            }
+            clocks = PeerClocks::Disagree;
+        }
+        clocks
+    }
+
+    /// Lets go of members that were not heard for a second: writes no longer wait for them.
+    fn suspect(&mut self) {
+        let boot_ms = self.boot_ms;
+        let mut lost = Vec::new();
+        for (peer, member) in &mut self.members {
+            let silence_ms =
+                member.last_contact_boot_ms.map_or(u64::MAX, |heard| boot_ms.saturating_sub(heard));
+            if silence_ms > SUSPECT_AFTER_MS && (member.is_in_contact || member.is_counted) {
+                member.lose(boot_ms);
+                lost.push(*peer);
+            }
+        }
+        for peer in &lost {
+            for member in self.members.values_mut() {
+                // Whoever calls it live will say so again.
+                member.called_live_by_peer &= member.is_in_contact;
+            }
+            self.notice(Notice::PeerSuspect { peer: *peer });
+        }
+        self.retire(|_, member| {
+            member.down_since_boot_ms.is_some_and(|since| boot_ms.saturating_sub(since) >= RETIRE_AFTER_MS)
+        });
+        if !lost.is_empty() {
+            self.settle();
+        }
+    }
+
+    fn beat(&mut self) {
+        let boot_ms = self.boot_ms;
+        let peers: Vec<NodeId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.origin.is_some())
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in peers {
+            self.send_heartbeat(peer);
+            let Some(member) = self.members.get_mut(&peer) else { continue };
+            // A refusal stands while rows are refused; a clock that was set right is taken again.
+            let refused_ms = member.clock_refused_boot_ms.map(|since| boot_ms.saturating_sub(since));
+            if refused_ms.is_some_and(|refused_ms| refused_ms > SUSPECT_AFTER_MS) {
+                member.clock_refused_boot_ms = None;
+            }
+            let is_overdue = match member.exchange {
+                Exchange::Needed => member.is_in_contact,
+                Exchange::Asked { boot_ms: since, .. } => {
+                    member.is_in_contact && boot_ms.saturating_sub(since) >= HEARTBEAT_MS
+                }
+                Exchange::CatchUp(_) | Exchange::Done => false,
+            };
+            if is_overdue {
+                self.ask_exchange(peer);
+            }
+        }
+        self.catch_up_exchanges();
+    }
+
+    fn ask_late_deltas(&mut self) {
+        let due = self.boot_ms.saturating_sub(DELTA_AFTER_MS);
+        let peers: Vec<NodeId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.is_in_contact && !self.applied.dominates(&member.vector))
+            .filter(|(_, member)| member.ahead_since_boot_ms.is_some_and(|since| since <= due))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in peers {
+            self.ask_delta(peer);
+        }
+    }
+
+    /// Whether reads and writes may be answered now.
+    fn may_serve(&self) -> bool {
+        let is_caught_up = |member: &crate::membership::Member| {
+            !member.is_in_contact || matches!(member.exchange, Exchange::Done)
+        };
+        self.join.is_done && !self.is_drained && self.members.values().all(is_caught_up)
+    }
+
+    pub(super) fn update_gate(&mut self) {
+        self.catch_up_exchanges();
+        let may_serve = self.may_serve();
+        if may_serve != self.gate.is_open() {
+            self.gate.set_open(may_serve);
+            self.notice(if may_serve { Notice::Ready } else { Notice::Unready { reason: "catching up" } });
+        }
+    }
+
+    /// Whether `/readyz` answers 200.
+    pub fn is_ready(&self) -> bool {
+        // A full volume is no reason to be unready while nobody else can write either.
+        let others = || self.members.values().any(|member| member.is_in_contact && member.is_ready);
+        let is_out_of_space = self.is_read_only && others();
+        let is_clock_in_order = !self.is_clock_wrong() && !self.time.is_in_doubt();
+        self.may_serve() && is_clock_in_order && !self.is_draining && !is_out_of_space
+    }
+
+    fn finish_join(&mut self) {
+        if !self.join.is_done && self.may_finish_join() {
+            self.join.is_done = true;
+        }
+    }
+
+    /// DESIGN.md, "Start and join".
+    fn may_finish_join(&self) -> bool {
+        let join = &self.join;
+        let was_alone = join.has_met_anyone && join.last_live.is_empty();
+        let is_source_named = join.discovered.as_ref().map(|(_, is_configured, _)| *is_configured);
+        let nobody_named = !join.has_met_anyone && is_source_named == Some(false);
+        if was_alone || nobody_named {
+            return self
+                .members
+                .values()
+                .all(|member| !member.is_in_contact || member.exchange == Exchange::Done);
+        }
+        let is_pending = |member: &crate::membership::Member| {
+            member.exchange != Exchange::Done && (member.is_in_contact || member.called_live_by_peer)
+        };
+        if self.members.values().any(is_pending) && !self.is_join_time_over() {
+            return false;
+        }
+        let merged: BTreeSet<NodeId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.exchange == Exchange::Done)
+            .map(|(node, _)| *node)
+            .collect();
+        let voters = join.last_live.len() + 1;
+        let votes = join.last_live.intersection(&merged).count() + 1;
+        let is_majority = votes * 2 > voters && !merged.is_empty();
+        is_majority || (merged.is_empty() || !join.last_live.is_empty()) && self.is_join_time_over()
+    }
+
+    /// Whether every known address was tried in vain for as long as was asked.
+    fn is_join_time_over(&self) -> bool {
+        let Some((_, is_configured, is_complete)) = &self.join.discovered else { return false };
+        let waited_ms = self.boot_ms - self.started_boot_ms;
+        let asked_ms = self.settings.join_timeout_ms;
+        let least_ms = if self.join.is_empty { asked_ms.max(EMPTY_JOIN_MS) } else { asked_ms };
+        let is_unanswered = |address: &String| {
+            let is_answered = self.members.values().any(|member| {
+                member.is_in_contact && member.address == *address && member.exchange == Exchange::Done
+            });
+            is_answered || self.join.failed.contains(address)
+        };
+        // An answer of DNS that never came is no trial.
+        let is_tried = (*is_complete || !*is_configured) && self.known_addresses().iter().all(is_unanswered);
+        waited_ms >= least_ms && is_tried
+    }
+
+    fn known_addresses(&self) -> BTreeSet<String> {
+        let mut addresses: BTreeSet<String> = self
+            .members
+            .values()
+            .map(|member| member.address.clone())
+            .filter(|address| !address.is_empty())
+            .collect();
+        if let Some((discovered, _, _)) = &self.join.discovered {
+            addresses.extend(discovered.iter().cloned());
+        }
+        addresses.remove(&self.settings.address);
+        addresses
+    }
+
+    /// Keeps the transport and the file informed of who the members are.
+    fn remember_members(&mut self) {
+        let address = |(node, member): (&NodeId, &crate::membership::Member)| {
+            (!member.address.is_empty()).then(|| (member.address.clone(), Some(*node)))
+        };
+        let dialled: Vec<(String, Option<NodeId>)> = self.members.iter().filter_map(address).collect();
+        if dialled != self.join.dialled {
+            self.join.dialled.clone_from(&dialled);
+            self.effects.push(Effect::Dial { addresses: dialled });
+        }
+        let mut members = self.member_infos();
+        for member in &mut members {
+            // Liveness is in `last_live`; here it would only make the file change with every blink.
+            member.is_live = false;
+        }
+        let last_live = if self.join.is_done {
+            self.members.iter().filter(|(_, member)| member.is_counted).map(|(node, _)| *node).collect()
+        } else {
+            self.join.last_live.iter().copied().collect()
+        };
+        let meta = Meta { members, last_live, tables: self.tables.infos() };
+        if meta != self.meta {
+            self.meta = meta.clone();
+            self.effects.push(Effect::PersistMeta(meta));
+        }
+    }
+
+    fn finish_drain(&mut self) {
+        if !self.is_draining || self.is_drained {
+            return;
+        }
+        let is_handed_over =
+            |member: &crate::membership::Member| !member.is_counted || member.applied >= self.sequence;
+        if self.pending.len() > 0 || !self.claims.is_empty() || !self.members.values().all(is_handed_over) {
+            return;
+        }
+        self.is_drained = true;
+        let peers: Vec<NodeId> = self.members.keys().copied().collect();
+        for peer in peers {
+            self.send(peer, Message::Goodbye);
+        }
+        self.effects.push(Effect::Drained);
+    }
+
+    /// A look at the whole replica, for the status page and metrics.
+    pub fn status(&self) -> Status {
+        let state = if self.is_draining {
+            NodeState::Draining
+        } else if self.is_read_only {
+            NodeState::ReadOnly
+        } else if self.is_ready() {
+            NodeState::Ready
+        } else if self.members.values().any(|member| member.is_in_contact) {
+            NodeState::Joining
+        } else {
+            NodeState::Starting
+        };
+        let tables = self.tables.iter().map(|(name, state)| TableStatus {
+            name: name.clone(),
+            kind: state.table.kind(),
+            live: state.live,
+            tombstones: state.tombstones,
+            bytes: state.bytes,
+        });
+        Status {
+            origin: self.settings.origin,
+            state,
+            is_ready: self.is_ready(),
+            now_ms: self.now_ms,
+            members: self.member_statuses(),
+            tables: tables.collect(),
+            writes_in_flight: self.pending.len(),
+            counters: self.counters,
+        }
+    }
+
+    fn member_statuses(&self) -> Vec<MemberStatus> {
+        let myself = MemberStatus {
+            node: self.settings.origin.node,
+            name: self.settings.name.clone(),
+            address: self.settings.address.clone(),
+            state: MemberState::Myself,
+            lag_writes: 0,
+            last_contact_ms: Some(0),
+            skew_ms: 0,
+            digest: crate::status::DigestState::Equal,
+            outbox_bytes: 0,
+        };
+        let others = self.members.iter().map(|(node, member)| MemberStatus {
+            node: *node,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            state: match (member.is_in_contact, member.is_ready) {
+                (true, true) => MemberState::Live,
+                (true, false) => MemberState::Joining,
+                (false, _) if member.origin.is_some() => MemberState::Suspect,
+                (false, _) => MemberState::Down,
+            },
+            lag_writes: member.vector.lag_behind(&self.applied),
+            last_contact_ms: member.last_contact_boot_ms.map(|heard| self.boot_ms.saturating_sub(heard)),
+            skew_ms: member.skew_ms(),
+            digest: member.digest,
+            outbox_bytes: member.outbox_bytes,
+        });
+        std::iter::once(myself).chain(others).collect()
+    }
+}

@@ -1,0 +1,252 @@
+//! One cache table: what readers see, what the replica merges into.
+//!
+//! 64 shards by key hash, each behind a lock of its own that is held for one look-up or one merge:
+//! a reader never waits for a write to be stored, sent or acknowledged. In a shard a hash table
+//! finds a key, an ordered set lists keys. Only the replica writes.
+
+mod entry;
+mod scan;
+mod shard;
+
+use std::fmt;
+use std::sync::Arc;
+
+use mneme_api::{Key, TableKind, TableName};
+use parking_lot::{RwLock, RwLockWriteGuard};
+
+use self::entry::Entry;
+pub use self::scan::Page;
+pub(crate) use self::shard::Merged;
+use self::shard::Shard;
+use crate::id::{KeyHash, Origin};
+use crate::record::{Record, Row, Subject};
+use crate::version::Version;
+
+#[cfg(test)]
+mod tests;
+
+/// Shards of a table: enough that readers on every core of a large machine rarely meet the writer.
+const SHARDS: usize = 64;
+
+/// Origins by number, so that a record holds four bytes for each instead of sixteen.
+///
+/// Shared by all tables of a replica; grows by one for each process start that ever wrote.
+#[derive(Debug, Default)]
+pub struct Origins(RwLock<Vec<Origin>>);
+
+impl Origins {
+    fn number(&self, origin: Origin) -> u32 {
+        if let Some(number) = position(&self.0.read(), origin) {
+            return number;
+        }
+        let mut origins = self.0.write();
+        origins.push(origin);
+        u32::try_from(origins.len() - 1).expect("a process never meets four billion others")
+    }
+
+    fn get(&self, number: u32) -> Origin {
+        self.0.read()[number as usize]
+    }
+}
+
+fn position(origins: &[Origin], origin: Origin) -> Option<u32> {
+    // From the end: those alive now were met last.
+    let index = origins.iter().rposition(|known| *known == origin)?;
+    u32::try_from(index).ok()
+}
+
+/// One table, shared between the replica and its readers.
+pub struct Table {
+    name: TableName,
+    kind: TableKind,
+    origins: Arc<Origins>,
+    shards: Box<[RwLock<Shard>]>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Table({}, {:?})", self.name, self.kind)
+    }
+}
+
+/// A live record as a reader took it.
+#[derive(Clone)]
+pub struct Found {
+    /// Key and value in one block.
+    data: Arc<[u8]>,
+    version: Version,
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub deadline_ms: u64,
+    /// Its absolute deadline, in milliseconds since the Unix epoch: no touch goes beyond.
+    pub absolute_deadline_ms: u64,
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Found({:?})", self.version)
+    }
+}
+
+impl Found {
+    /// The value's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        entry::value_parts(&self.data).1
+    }
+
+    /// The media type the client gave; empty when it gave none.
+    pub fn content_type(&self) -> &str {
+        entry::value_parts(&self.data).0
+    }
+
+    /// The version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Milliseconds until it expires.
+    pub fn ttl_ms(&self, now_ms: u64) -> u64 {
+        self.deadline_ms.saturating_sub(now_ms)
+    }
+}
+
+/// What a reader finds under a key.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// A live record.
+    Found(Found),
+    /// Deleted, in a session table: 410.
+    Gone {
+        /// Version of the tombstone.
+        version: Version,
+    },
+    /// Nothing, expired, or deleted in a cache table: 404.
+    Absent {
+        /// Version of a tombstone in a cache table, for reads that wait for it.
+        tombstone: Option<Version>,
+    },
+}
+
+impl Table {
+    pub(crate) fn new(name: TableName, kind: TableKind, origins: Arc<Origins>) -> Self {
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { name, kind, origins, shards }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &TableName {
+        &self.name
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> TableKind {
+        self.kind
+    }
+
+    /// Reads one key at node time `now_ms`.
+    pub fn read(&self, key: &Key, now_ms: u64) -> Lookup {
+        let hash = KeyHash::of(key);
+        let shard = self.shards[shard_of(hash.number())].read();
+        if let Some(entry) = shard.live(hash)
+            && entry.deadline_ms() > now_ms
+        {
+            return Lookup::Found(entry.found(&self.origins));
+        }
+        let tombstone = shard.tombstone_version(hash, &self.origins);
+        match (self.kind, tombstone) {
+            (TableKind::Session, Some(version)) => Lookup::Gone { version },
+            (_, tombstone) => Lookup::Absent { tombstone },
+        }
+    }
+
+    /// The whole state of one key, as it travels in a delta; `None` when nothing is held.
+    pub fn row(&self, hash: KeyHash) -> Option<Row> {
+        let shard = self.shards[shard_of(hash.number())].read();
+        let (key, record) = shard.state(hash, &self.origins)?;
+        let subject = key.map_or(Subject::Hash(hash), Subject::Key);
+        Some(Row { table: self.name.clone(), kind: self.kind, subject, hash, record })
+    }
+
+    /// The registers of every key with this number (nearly always one or none), without values.
+    pub(crate) fn outlines(&self, number: u64) -> Vec<(KeyHash, Record<Stored>)> {
+        self.shards[shard_of(number)].read().outlines(number, &self.origins)
+    }
+
+    /// The registers of one key without its value.
+    pub(crate) fn outline(&self, hash: KeyHash) -> Option<Record<Stored>> {
+        self.shards[shard_of(hash.number())].read().outline(hash, &self.origins)
+    }
+
+    /// Locks the shards of these keys, so that a batch becomes visible at once.
+    pub(crate) fn lock(&self, hashes: impl Iterator<Item = KeyHash>) -> Locked<'_> {
+        let mut wanted = [false; SHARDS];
+        for hash in hashes {
+            wanted[shard_of(hash.number())] = true;
+        }
+        // In shard order: readers lock one at a time, the replica is the only one to lock several.
+        let guards = wanted.iter().zip(&self.shards).map(|(wanted, shard)| wanted.then(|| shard.write()));
+        Locked { guards: guards.collect(), table: self }
+    }
+
+    /// Calls `visit` with the outline of every key of one shard; for sliced scans of the whole table.
+    pub(crate) fn visit_shard(&self, shard: usize, mut visit: impl FnMut(KeyHash, &Record<Stored>)) {
+        self.shards[shard].read().visit(&self.origins, &mut visit);
+    }
+
+    /// Bytes of key and value of a live key; 0 when none is held.
+    pub(crate) fn live_bytes(&self, hash: KeyHash) -> usize {
+        self.shards[shard_of(hash.number())].read().live(hash).map_or(0, Entry::bytes)
+    }
+
+    /// Second of the deadline bucket in which a live record is filed; 0 when none is held.
+    pub(crate) fn filed_second(&self, hash: KeyHash) -> u32 {
+        self.shards[shard_of(hash.number())].read().live(hash).map_or(0, |entry| entry.filed_second)
+    }
+
+    /// Number of shards, for sliced scans.
+    pub(crate) const fn shard_count() -> usize {
+        SHARDS
+    }
+}
+
+/// Mark in a record's body for "the value that is stored": what comparing needs instead of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// The value that the table holds.
+    Held,
+    /// A value that came with a row.
+    New(crate::record::Value),
+}
+
+/// Write access to some shards of a table, taken together.
+pub(crate) struct Locked<'a> {
+    guards: Vec<Option<RwLockWriteGuard<'a, Shard>>>,
+    table: &'a Table,
+}
+
+impl Locked<'_> {
+    /// Joins `record` into the state of a key; its shard must be among those locked.
+    pub(crate) fn merge(&mut self, subject: &Subject, hash: KeyHash, record: &Record) -> Merged {
+        let table = self.table;
+        self.shard(hash).merge(table.kind, &table.origins, subject, hash, record)
+    }
+
+    /// Drops whatever is held of a key.
+    pub(crate) fn remove(&mut self, hash: KeyHash) -> Merged {
+        let table = self.table;
+        self.shard(hash).remove(hash, &table.origins)
+    }
+
+    /// Notes in which deadline bucket a live record is filed.
+    pub(crate) fn set_filed(&mut self, hash: KeyHash, second: u32) {
+        self.shard(hash).set_filed(hash, second);
+    }
+
+    fn shard(&mut self, hash: KeyHash) -> &mut Shard {
+        self.guards[shard_of(hash.number())].as_mut().expect("the caller locked the shards of its keys")
+    }
+}
+
+/// Bits that the shard's hash table uses neither for its index nor for its tags.
+fn shard_of(number: u64) -> usize {
+    (number >> 32) as usize % SHARDS
+}

@@ -1,0 +1,260 @@
+//! One shard: the states of some keys of a table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashTable;
+use mneme_api::{Key, TableKind};
+
+use super::entry::{Block, Entry, Tombstone};
+use super::{Origins, Stored};
+use crate::id::KeyHash;
+use crate::record::{Body, Record, Subject, TouchRegister, Value, ValueRegister};
+use crate::version::Version;
+
+/// The states of the keys that fall into one shard.
+#[derive(Default)]
+pub(super) struct Shard {
+    live: HashTable<Box<Entry>>,
+    tombstones: HashTable<Tombstone>,
+    /// Touch registers without a live value: rare, so not packed.
+    orphans: BTreeMap<KeyHash, TouchRegister>,
+    pub(super) ordered: BTreeSet<Block>,
+}
+
+/// What a merge did: enough to keep count without looking again.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    /// The state before; `None` when nothing was held.
+    pub(crate) before: Option<Record<Stored>>,
+    /// The state after; `None` when nothing is held.
+    pub(crate) after: Option<Record<Stored>>,
+    /// Whether anything changed.
+    pub(crate) is_changed: bool,
+    /// Live bytes before.
+    pub(crate) bytes_before: usize,
+    /// Live bytes after.
+    pub(crate) bytes_after: usize,
+    /// Tombstones of keys that were never held here, before and after.
+    pub(crate) unknown_before: bool,
+    /// See `unknown_before`.
+    pub(crate) unknown_after: bool,
+    /// Where the entry is filed among the deadlines; 0 for none and for what is no live entry.
+    pub(crate) filed_second: u32,
+}
+
+impl Shard {
+    pub(super) fn live(&self, hash: KeyHash) -> Option<&Entry> {
+        self.live.find(hash.number(), |entry| entry.hash == hash).map(Box::as_ref)
+    }
+
+    fn live_mut(&mut self, hash: KeyHash) -> Option<&mut Entry> {
+        self.live.find_mut(hash.number(), |entry| entry.hash == hash).map(Box::as_mut)
+    }
+
+    fn tombstone(&self, hash: KeyHash) -> Option<&Tombstone> {
+        self.tombstones.find(hash.number(), |tombstone| tombstone.hash == hash)
+    }
+
+    pub(super) fn tombstone_version(&self, hash: KeyHash, origins: &Origins) -> Option<Version> {
+        self.tombstone(hash).map(|tombstone| tombstone.version(origins))
+    }
+
+    pub(super) fn outline(&self, hash: KeyHash, origins: &Origins) -> Option<Record<Stored>> {
+        if let Some(entry) = self.live(hash) {
+            return Some(entry.outline(origins));
+        }
+        self.without_value(hash, origins)
+    }
+
+    fn without_value<V>(&self, hash: KeyHash, origins: &Origins) -> Option<Record<V>> {
+        let value = self.tombstone(hash).map(|tombstone| tombstone.register(origins));
+        let touch = self.orphans.get(&hash).copied();
+        (value.is_some() || touch.is_some()).then_some(Record { value, touch })
+    }
+
+    pub(super) fn outlines(&self, number: u64, origins: &Origins) -> Vec<(KeyHash, Record<Stored>)> {
+        let live = self.live.iter_hash(number).map(|entry| entry.hash);
+        let dead = self.tombstones.iter_hash(number).map(|tombstone| tombstone.hash);
+        let orphans = self.orphans.keys().copied();
+        let mut hashes: Vec<_> =
+            live.chain(dead).chain(orphans).filter(|hash| hash.number() == number).collect();
+        hashes.dedup();
+        hashes.into_iter().filter_map(|hash| Some((hash, self.outline(hash, origins)?))).collect()
+    }
+
+    /// The whole state, with the key where it is known.
+    pub(super) fn state(&self, hash: KeyHash, origins: &Origins) -> Option<(Option<Key>, Record)> {
+        if let Some(entry) = self.live(hash) {
+            let key = Key::from_encoded(entry.block.key()).expect("the block was made from a key");
+            return Some((Some(key), entry.state(origins)));
+        }
+        Some((None, self.without_value(hash, origins)?))
+    }
+
+    pub(super) fn visit(&self, origins: &Origins, visit: &mut impl FnMut(KeyHash, &Record<Stored>)) {
+        for entry in &self.live {
+            visit(entry.hash, &entry.outline(origins));
+        }
+        for tombstone in &self.tombstones {
+            let touch = self.orphans.get(&tombstone.hash).copied();
+            visit(tombstone.hash, &Record { value: Some(tombstone.register(origins)), touch });
+        }
+        for (hash, touch) in &self.orphans {
+            if self.tombstone(*hash).is_none() {
+                visit(*hash, &Record { value: None, touch: Some(*touch) });
+            }
+        }
+    }
+
+    pub(super) fn merge(
+        &mut self,
+        kind: TableKind,
+        origins: &Origins,
+        subject: &Subject,
+        hash: KeyHash,
+        record: &Record,
+    ) -> Merged {
+        let before = self.outline(hash, origins);
+        let mut after = before.clone().unwrap_or_default();
+        let is_changed = after.merge(kind, &as_new(record));
+        let mut merged = self.measure(hash, before);
+        if is_changed {
+            // The rest is bookkeeping of what `Record::merge`, the one rule, decided.
+            self.store(origins, subject, hash, &after);
+            merged.is_changed = true;
+            merged.after = Some(after);
+            merged.bytes_after = self.live(hash).map_or(0, Entry::bytes);
+            merged.unknown_after = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
+        }
+        merged
+    }
+
+    /// Drops whatever is held of a key.
+    pub(super) fn remove(&mut self, hash: KeyHash, origins: &Origins) -> Merged {
+        let before = self.outline(hash, origins);
+        let mut merged = self.measure(hash, before);
+        merged.is_changed = merged.before.is_some();
+        merged.after = None;
+        merged.bytes_after = 0;
+        merged.unknown_after = false;
+        self.remove_live(hash);
+        self.remove_tombstone(hash);
+        self.orphans.remove(&hash);
+        merged
+    }
+
+    /// Notes in which deadline bucket a live entry is filed.
+    pub(super) fn set_filed(&mut self, hash: KeyHash, second: u32) {
+        if let Some(entry) = self.live_mut(hash) {
+            entry.filed_second = second;
+        }
+    }
+
+    fn measure(&self, hash: KeyHash, before: Option<Record<Stored>>) -> Merged {
+        let entry = self.live(hash);
+        let bytes = entry.map_or(0, Entry::bytes);
+        let is_unknown = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
+        Merged {
+            after: before.clone(),
+            before,
+            is_changed: false,
+            bytes_before: bytes,
+            bytes_after: bytes,
+            unknown_before: is_unknown,
+            unknown_after: is_unknown,
+            filed_second: entry.map_or(0, |entry| entry.filed_second),
+        }
+    }
+
+    fn store(&mut self, origins: &Origins, subject: &Subject, hash: KeyHash, after: &Record<Stored>) {
+        match &after.value {
+            Some(register) => match &register.body {
+                Body::Live(Stored::Held) => {
+                    if let Some(entry) = self.live_mut(hash) {
+                        entry.set_register(register, origins);
+                        entry.set_touch(after.touch.as_ref(), origins);
+                    }
+                }
+                Body::Live(Stored::New(value)) => {
+                    self.store_live(origins, subject, hash, register, value);
+                    if let Some(entry) = self.live_mut(hash) {
+                        entry.set_touch(after.touch.as_ref(), origins);
+                    }
+                }
+                Body::Deleted => {
+                    let was_unknown =
+                        self.tombstone(hash).is_none_or(|tombstone| tombstone.is_of_unknown_key);
+                    let was_held = self.remove_live(hash);
+                    self.remove_tombstone(hash);
+                    let tombstone = Tombstone::new(hash, register, was_unknown && !was_held, origins);
+                    self.tombstones.insert_unique(hash.number(), tombstone, |other| other.hash.number());
+                    self.store_orphan(hash, after.touch);
+                }
+            },
+            None => self.store_orphan(hash, after.touch),
+        }
+    }
+
+    fn store_live(
+        &mut self,
+        origins: &Origins,
+        subject: &Subject,
+        hash: KeyHash,
+        register: &ValueRegister<Stored>,
+        value: &Value,
+    ) {
+        if let Some(entry) = self.live_mut(hash) {
+            entry.set_register(register, origins);
+            entry.set_value(value);
+            let block = entry.block.clone();
+            self.ordered.replace(block);
+            return;
+        }
+        let Subject::Key(key) = subject else {
+            // The codec refuses a live value without its key; nothing else makes one.
+            return;
+        };
+        self.remove_tombstone(hash);
+        self.orphans.remove(&hash);
+        let entry = Entry::new(hash, key.encoded(), value, register, origins);
+        self.ordered.replace(entry.block.clone());
+        self.live.insert_unique(hash.number(), Box::new(entry), |other| other.hash.number());
+    }
+
+    fn store_orphan(&mut self, hash: KeyHash, touch: Option<TouchRegister>) {
+        match touch {
+            Some(touch) => self.orphans.insert(hash, touch),
+            None => self.orphans.remove(&hash),
+        };
+    }
+
+    fn remove_live(&mut self, hash: KeyHash) -> bool {
+        let Ok(found) = self.live.find_entry(hash.number(), |entry| entry.hash == hash) else {
+            return false;
+        };
+        let (entry, _) = found.remove();
+        self.ordered.remove(entry.block.key());
+        true
+    }
+
+    fn remove_tombstone(&mut self, hash: KeyHash) {
+        if let Ok(found) = self.tombstones.find_entry(hash.number(), |tombstone| tombstone.hash == hash) {
+            found.remove();
+        }
+    }
+}
+
+fn as_new(record: &Record) -> Record<Stored> {
+    let value = record.value.as_ref().map(|register| ValueRegister {
+        version: register.version,
+        sequence: register.sequence,
+        absolute_deadline_ms: register.absolute_deadline_ms,
+        bury_until_ms: register.bury_until_ms,
+        body: match &register.body {
+            Body::Live(value) => Body::Live(Stored::New(value.clone())),
+            Body::Deleted => Body::Deleted,
+        },
+        unknown: register.unknown.clone(),
+    });
+    Record { value, touch: record.touch }
+}

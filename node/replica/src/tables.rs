@@ -1,0 +1,331 @@
+//! The replica's tables with what only it needs: digests, deadlines, counts, limits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mneme_api::{TableConfig, TableKind, TableName};
+
+use crate::digest::Digest;
+use crate::expiry::{Deadlines, drop_second};
+use crate::id::KeyHash;
+use crate::message::{TableDigest, TableInfo};
+use crate::record::{Record, Row, Subject};
+use crate::table::{Locked, Merged, Origins, Stored, Table};
+
+/// Times as the replica uses them: a declared table's settings in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) default_ttl_ms: u64,
+    pub(crate) max_age_ms: u64,
+    pub(crate) max_value_bytes: u64,
+    /// 0: no bound.
+    pub(crate) max_bytes: u64,
+    pub(crate) evicts: bool,
+    /// `None`: a sixteenth of the ttl, at most 60 s.
+    pub(crate) touch_resolution_ms: Option<u64>,
+}
+
+/// A touch is rounded up to this much by default, at most.
+const TOUCH_RESOLUTION_MS_MAX: u64 = 60_000;
+
+impl Rules {
+    fn of(config: &TableConfig) -> Self {
+        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            default_ttl_ms: ms(config.default_ttl),
+            max_age_ms: ms(config.max_age),
+            max_value_bytes: config.max_value_bytes,
+            max_bytes: config.max_bytes,
+            evicts: config.when_full == mneme_api::WhenFull::EvictNearestExpiry,
+            touch_resolution_ms: config.touch_resolution.map(ms),
+        }
+    }
+
+    /// By how much a stored deadline goes beyond the one asked for, so that touches coalesce.
+    pub(crate) fn touch_resolution_ms(&self, ttl_ms: u64) -> u64 {
+        self.touch_resolution_ms.unwrap_or_else(|| (ttl_ms / 16).min(TOUCH_RESOLUTION_MS_MAX))
+    }
+}
+
+/// One table and its bookkeeping.
+#[derive(Debug)]
+pub(crate) struct TableState {
+    pub(crate) table: Arc<Table>,
+    /// `None` when this node's configuration does not declare it: stored and passed on only.
+    pub(crate) rules: Option<Rules>,
+    pub(crate) max_age_ever_ms: u64,
+    pub(crate) digest: Digest,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) live: u64,
+    pub(crate) tombstones: u64,
+    pub(crate) unknown_tombstones: usize,
+    pub(crate) bytes: u64,
+}
+
+impl TableState {
+    /// Counts what a merge or a removal changed, and files the row under its deadline.
+    fn account(&mut self, locked: &mut Locked<'_>, hash: KeyHash, merged: &Merged) {
+        self.digest.replace(hash, merged.before.as_ref(), merged.after.as_ref());
+        let is_live =
+            |record: &Option<Record<Stored>>| record.as_ref().is_some_and(|record| record.live().is_some());
+        let is_dead = |record: &Option<Record<Stored>>| record.as_ref().is_some_and(Record::is_deleted);
+        adjust(&mut self.live, is_live(&merged.before).into(), is_live(&merged.after).into());
+        adjust(&mut self.tombstones, is_dead(&merged.before).into(), is_dead(&merged.after).into());
+        adjust(&mut self.bytes, as_u64(merged.bytes_before), as_u64(merged.bytes_after));
+        self.unknown_tombstones += usize::from(merged.unknown_after);
+        self.unknown_tombstones = self.unknown_tombstones.saturating_sub(usize::from(merged.unknown_before));
+        let Some(after) = &merged.after else { return };
+        let second = drop_second(after.keep_until_ms());
+        let is_filed = if after.live().is_some() {
+            // Filed at or before its deadline: nothing to do. Else it was shortened.
+            merged.before.as_ref().is_some_and(|before| before.live().is_some())
+                && merged.filed_second != 0
+                && merged.filed_second <= second
+        } else {
+            // A tombstone's time only grows; filed when it came, looked at again when due.
+            let was_dead = |before: &Record<Stored>| before.live().is_none();
+            merged.before.as_ref().is_some_and(was_dead)
+        };
+        if !is_filed {
+            self.deadlines.file(second, hash.number());
+            locked.set_filed(hash, second);
+        }
+    }
+
+    /// Drops what is due at `second`; at most `limit` rows are looked at. Returns how many were
+    /// looked at and how many dropped.
+    pub(crate) fn sweep(&mut self, second: u32, limit: usize) -> (usize, usize) {
+        let due = self.deadlines.due(second, limit);
+        let looked_at = due.len();
+        let mut dropped = 0;
+        for (filed, number) in due {
+            for (hash, record) in self.table.clone().outlines(number) {
+                let drop_at = drop_second(record.keep_until_ms());
+                if drop_at <= second {
+                    dropped += 1;
+                    self.remove(hash);
+                } else if record.live().is_none() || self.table.filed_second(hash) == filed {
+                    self.deadlines.file(drop_at, number);
+                    self.table.clone().lock(std::iter::once(hash)).set_filed(hash, drop_at);
+                }
+            }
+        }
+        (looked_at, dropped)
+    }
+
+    /// Drops one row.
+    fn remove(&mut self, hash: KeyHash) {
+        let table = self.table.clone();
+        let mut locked = table.lock(std::iter::once(hash));
+        let merged = locked.remove(hash);
+        self.account(&mut locked, hash, &merged);
+    }
+
+    /// The live rows nearest to their expiry, until `bytes` are found or `limit` were looked at.
+    pub(crate) fn nearest_expiry(&mut self, now_ms: u64, bytes: u64, limit: usize) -> Vec<KeyHash> {
+        let table = self.table.clone();
+        let (mut found, mut kept, mut found_bytes) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..limit {
+            if found_bytes >= bytes {
+                break;
+            }
+            let Some((filed, number)) = self.deadlines.earliest() else { break };
+            for (hash, record) in table.outlines(number) {
+                let second = drop_second(record.keep_until_ms());
+                if record.live().is_some() && table.filed_second(hash) != filed {
+                    continue;
+                }
+                if record.live().is_some() && record.deadline_ms() > now_ms && second <= filed {
+                    found_bytes += as_u64(table.live_bytes(hash));
+                    found.push(hash);
+                    kept.push((second, hash));
+                } else if record.live().is_some() {
+                    // Touched since it was filed: file it where it belongs and look further.
+                    self.deadlines.file(second, number);
+                    table.lock(std::iter::once(hash)).set_filed(hash, second);
+                } else {
+                    kept.push((second, hash));
+                }
+            }
+        }
+        for (second, hash) in kept {
+            self.deadlines.file(second, hash.number());
+            table.lock(std::iter::once(hash)).set_filed(hash, second);
+        }
+        found
+    }
+}
+
+fn as_u64(bytes: usize) -> u64 {
+    bytes as u64
+}
+
+fn adjust(count: &mut u64, before: u64, after: u64) {
+    *count = count.wrapping_sub(before).wrapping_add(after);
+}
+
+/// All tables of a replica.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    states: BTreeMap<TableName, TableState>,
+    origins: Arc<Origins>,
+    /// Rows that may be dropped at this second are not taken in: see [`crate::digest`].
+    swept_second: u32,
+}
+
+/// A table is known under another kind.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct KindConflict;
+
+impl Tables {
+    /// Declares a table of the configuration.
+    pub(crate) fn declare(&mut self, config: &TableConfig) -> Result<(), KindConflict> {
+        let rules = Rules::of(config);
+        let info =
+            TableInfo { name: config.name.clone(), kind: config.kind, max_age_ever_ms: rules.max_age_ms };
+        self.know(&info)?;
+        if let Some(state) = self.states.get_mut(&config.name) {
+            state.rules = Some(rules);
+        }
+        Ok(())
+    }
+
+    /// Takes in what a peer or the file knows of a table.
+    pub(crate) fn know(&mut self, info: &TableInfo) -> Result<(), KindConflict> {
+        let state = self.state_of(&info.name, info.kind)?;
+        state.max_age_ever_ms = state.max_age_ever_ms.max(info.max_age_ever_ms);
+        Ok(())
+    }
+
+    fn state_of(&mut self, name: &TableName, kind: TableKind) -> Result<&mut TableState, KindConflict> {
+        let origins = &self.origins;
+        let state = self.states.entry(name.clone()).or_insert_with(|| TableState {
+            table: Arc::new(Table::new(name.clone(), kind, origins.clone())),
+            rules: None,
+            max_age_ever_ms: 0,
+            digest: Digest::default(),
+            deadlines: Deadlines::default(),
+            live: 0,
+            tombstones: 0,
+            unknown_tombstones: 0,
+            bytes: 0,
+        });
+        if state.table.kind() == kind { Ok(state) } else { Err(KindConflict) }
+    }
+
+    /// One table.
+    pub(crate) fn get(&self, name: &TableName) -> Option<&TableState> {
+        self.states.get(name)
+    }
+
+    /// One table, to change.
+    pub(crate) fn get_mut(&mut self, name: &TableName) -> Option<&mut TableState> {
+        self.states.get_mut(name)
+    }
+
+    /// All tables, by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&TableName, &TableState)> {
+        self.states.iter()
+    }
+
+    /// What peers and the file are told of the tables.
+    pub(crate) fn infos(&self) -> Vec<TableInfo> {
+        let info = |(name, state): (&TableName, &TableState)| TableInfo {
+            name: name.clone(),
+            kind: state.table.kind(),
+            max_age_ever_ms: state.max_age_ever_ms,
+        };
+        self.states.iter().map(info).collect()
+    }
+
+    /// The largest `max_age` any table ever had, milliseconds.
+    pub(crate) fn max_age_ever_ms(&self) -> u64 {
+        self.states.values().map(|state| state.max_age_ever_ms).max().unwrap_or(0)
+    }
+
+    /// Joins rows, all of them visible at once. Returns for each whether it changed anything.
+    ///
+    /// A row of a table that is known under another kind is left out; callers refuse such peers.
+    pub(crate) fn merge(&mut self, rows: &[Row]) -> Vec<bool> {
+        if let [row] = rows {
+            return vec![self.merge_one_table(std::slice::from_ref(&row), &mut |_, _| {})];
+        }
+        let mut changed = vec![false; rows.len()];
+        let mut by_table: BTreeMap<&TableName, Vec<usize>> = BTreeMap::new();
+        for (index, row) in rows.iter().enumerate() {
+            by_table.entry(&row.table).or_default().push(index);
+        }
+        for indexes in by_table.values() {
+            let chosen: Vec<&Row> = indexes.iter().map(|index| &rows[*index]).collect();
+            self.merge_one_table(&chosen, &mut |position, is_changed| {
+                changed[indexes[position]] = is_changed
+            });
+        }
+        changed
+    }
+
+    fn merge_one_table(&mut self, rows: &[&Row], note: &mut dyn FnMut(usize, bool)) -> bool {
+        let swept_second = self.swept_second;
+        let Some(first) = rows.first() else { return false };
+        let Ok(state) = self.state_of(&first.table, first.kind) else { return false };
+        let table = state.table.clone();
+        let mut locked = table.lock(rows.iter().map(|row| row.hash));
+        let mut is_any_changed = false;
+        for (position, row) in rows.iter().enumerate() {
+            let merged = merge_row(&mut locked, &row.subject, row.hash, &row.record, swept_second);
+            if merged.is_changed {
+                state.account(&mut locked, row.hash, &merged);
+            }
+            is_any_changed |= merged.is_changed;
+            note(position, merged.is_changed);
+        }
+        is_any_changed
+    }
+
+    /// Drops expired rows and purged tombstones up to `second`, looking at `limit` rows at most.
+    /// Returns how many were dropped and whether more is due.
+    pub(crate) fn sweep(&mut self, second: u32, limit: usize) -> (usize, bool) {
+        self.swept_second = self.swept_second.max(second);
+        let (mut looked_at, mut dropped) = (0, 0);
+        for state in self.states.values_mut() {
+            let (seen, gone) = state.sweep(self.swept_second, limit - looked_at);
+            looked_at += seen;
+            dropped += gone;
+            if looked_at >= limit {
+                return (dropped, true);
+            }
+        }
+        (dropped, false)
+    }
+
+    /// Digests of all tables that hold anything.
+    pub(crate) fn digests(&self) -> Vec<TableDigest> {
+        let digest = |(name, state): (&TableName, &TableState)| TableDigest {
+            table: name.clone(),
+            sums: state.digest.sums().to_vec(),
+        };
+        self.states.iter().map(digest).collect()
+    }
+}
+
+/// Joins one row, and drops the result at once when the sweep has already passed it.
+fn merge_row(
+    locked: &mut Locked<'_>,
+    subject: &Subject,
+    hash: KeyHash,
+    record: &Record,
+    swept_second: u32,
+) -> Merged {
+    let merged = locked.merge(subject, hash, record);
+    let keep = |after: &Record<Stored>| drop_second(after.keep_until_ms()) > swept_second;
+    if !merged.is_changed || merged.after.as_ref().is_none_or(keep) {
+        return merged;
+    }
+    let removed = locked.remove(hash);
+    Merged {
+        is_changed: merged.before.is_some(),
+        before: merged.before,
+        bytes_before: merged.bytes_before,
+        ..removed
+    }
+}
