@@ -1,0 +1,70 @@
+//! A simulated file: what was committed survives a crash, what was queued does not.
+
+use std::collections::VecDeque;
+
+use mneme_replica::effect::{Meta, PersistItem};
+use mneme_replica::replica::Recovery;
+use mneme_replica::stored::StoredVector;
+use mneme_replica::version_vector::VersionVector;
+
+use crate::fault::Fault;
+
+/// The bag of states of one node, and what waits for the next commit.
+#[derive(Clone, Default)]
+pub(crate) struct Disk {
+    committed: Vec<PersistItem>,
+    meta: Meta,
+    queued: VecDeque<(u64, PersistItem)>,
+    queued_meta: Option<Meta>,
+}
+
+impl Disk {
+    pub(crate) fn queue(&mut self, number: u64, item: PersistItem) {
+        self.queued.push_back((number, item));
+    }
+
+    pub(crate) fn queue_meta(&mut self, meta: Meta) {
+        self.queued_meta = Some(meta);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queued.is_empty() && self.queued_meta.is_none()
+    }
+
+    /// One group commit; returns the number of the last entry in the file.
+    pub(crate) fn commit(&mut self) -> Option<u64> {
+        self.meta = self.queued_meta.take().unwrap_or_else(|| self.meta.clone());
+        let last = self.queued.back().map(|(number, _)| *number);
+        self.committed.extend(self.queued.drain(..).map(|(_, item)| item));
+        last
+    }
+
+    /// The process is gone: what was not committed is lost.
+    pub(crate) fn crash(&mut self, memory: Option<VersionVector>, fault: Option<Fault>) {
+        self.queued.clear();
+        self.queued_meta = None;
+        if fault == Some(Fault::StoredVectorFromMemory) {
+            self.committed.extend(memory.map(PersistItem::Vector));
+        }
+    }
+
+    /// A copy of a disk has no queue.
+    pub(crate) fn forget_queue(&mut self) {
+        self.queued.clear();
+        self.queued_meta = None;
+    }
+
+    /// Loads everything into a starting replica; the vector is what the entries claim, in order.
+    pub(crate) fn load(&self, recovery: &mut Recovery) -> (Meta, VersionVector) {
+        let mut vector = StoredVector::default();
+        for item in &self.committed {
+            vector.absorb(item, 0);
+            match item {
+                PersistItem::Write(write) => write.rows.iter().cloned().for_each(|row| recovery.load(row)),
+                PersistItem::Rows(rows) => rows.iter().cloned().for_each(|row| recovery.load(row)),
+                PersistItem::Vector(_) => {}
+            }
+        }
+        (self.meta.clone(), vector.certain())
+    }
+}

@@ -1,0 +1,85 @@
+//! Faults planted around the core, to show that the invariants can fail.
+
+use std::sync::Arc;
+
+use mneme_replica::message::Message;
+use mneme_replica::record::Write;
+use mneme_replica::version_vector::VersionVector;
+
+/// A mistake that an implementation could make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Fault {
+    /// A pushed tombstone is left out while its write is claimed.
+    TombstoneDropped,
+    /// A delta's tombstones are left out while its vector is taken.
+    TombstoneDroppedFromDelta,
+    /// A peer's acknowledgement says more than it has applied.
+    AckBeforeApply,
+    /// The stored vector is what memory held at the crash.
+    StoredVectorFromMemory,
+    /// Entries count as on disk when they are queued.
+    DurableBeforeCommit,
+    /// A batch travels as separate rows of which one is lost.
+    BatchSplit,
+    /// A returning or woken member serves at once.
+    ReturningServesAtOnce,
+    /// The boot epoch is the same at every start: sequences are given out twice.
+    EpochReused,
+    /// Expiry is not looked at when a record is read.
+    ExpiryIgnored,
+    /// A delta's vector is taken although its rows got lost.
+    DeltaRowsLost,
+    /// An acknowledged write is answered although nobody else has it.
+    AckAlone,
+    /// A tombstone is buried for no time at all.
+    TombstoneBuriedShort,
+    /// A member is counted on again without being told what it missed.
+    ExchangeTellsNothing,
+}
+
+impl Fault {
+    /// What this fault makes of a message on its way.
+    pub(crate) fn bend(self, message: Message) -> Message {
+        match (self, message) {
+            (Self::TombstoneDropped, Message::Push { writes }) => {
+                bend_writes(writes, |write| write.rows.retain(|row| !row.record.is_deleted()))
+            }
+            (Self::BatchSplit, Message::Push { writes }) => bend_writes(writes, |write| {
+                if write.rows.len() == 2 {
+                    write.rows.truncate(1);
+                }
+            }),
+            (Self::TombstoneDroppedFromDelta, Message::DeltaPage { delta, page, mut rows, vector }) => {
+                rows.retain(|row| !row.record.is_deleted());
+                Message::DeltaPage { delta, page, rows, vector }
+            }
+            (Self::TombstoneBuriedShort, Message::Push { writes }) => bend_writes(writes, |write| {
+                for row in &mut write.rows {
+                    if let Some(value) = row.record.value.as_mut().filter(|value| value.is_deleted()) {
+                        value.bury_until_ms = 0;
+                    }
+                }
+            }),
+            (Self::ExchangeTellsNothing, Message::ExchangeReply { nonce, live, .. }) => {
+                Message::ExchangeReply { nonce, vector: VersionVector::default(), live }
+            }
+            (Self::DeltaRowsLost, Message::DeltaPage { delta, page, vector, .. }) => {
+                Message::DeltaPage { delta, page, rows: Vec::new(), vector }
+            }
+            (Self::AckBeforeApply, Message::Ack { origin, refused_clock, .. }) => {
+                let (applied, durable) = (u64::MAX, u64::MAX);
+                Message::Ack { origin, applied, durable, refused_clock }
+            }
+            (_, message) => message,
+        }
+    }
+}
+
+fn bend_writes(writes: Vec<Arc<Write>>, bend: impl Fn(&mut Write)) -> Message {
+    let bent = writes.into_iter().map(|write| {
+        let mut write = Write::clone(&write);
+        bend(&mut write);
+        Arc::new(write)
+    });
+    Message::Push { writes: bent.collect() }
+}

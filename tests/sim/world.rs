@@ -1,0 +1,409 @@
+//! Nodes, network and virtual time in one thread.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use mneme_api::{TableConfig, TableKind, TableName};
+use mneme_replica::effect::Outcome;
+use mneme_replica::event::{ConnectionId, RequestId};
+use mneme_replica::id::{NodeId, Origin};
+use mneme_replica::message::{Hello, Lane, Message, Refusal};
+use mneme_replica::status::Settings;
+use mneme_replica::time::ClockSample;
+use mneme_replica::{Effect, Event, Replica};
+
+use crate::disk::Disk;
+use crate::fault::Fault;
+use crate::rng::Rng;
+
+/// Wall clock at the start of every simulation.
+const EPOCH_MS: u64 = 1_800_000_000_000;
+
+/// How often a process ticks.
+const TICK_MS: u64 = 50;
+
+/// What happens next.
+#[derive(Debug)]
+enum Item {
+    Tick { node: usize, epoch: u64 },
+    Deliver { from: Origin, to: Origin, message: Message },
+    PushTaken { node: usize, epoch: u64, peer: NodeId },
+    Commit { node: usize, epoch: u64 },
+    Dial { node: usize, epoch: u64 },
+}
+
+/// One node: a process that may be up, down or frozen, and its disk.
+pub(crate) struct Node {
+    pub(crate) replica: Option<Replica>,
+    pub(crate) disk: Disk,
+    pub(crate) origin: Origin,
+    pub(crate) frozen_until_ms: u64,
+    /// Since when it runs undisturbed.
+    pub(crate) undisturbed_since_ms: u64,
+    clock_offset_ms: i64,
+    is_committing: bool,
+    backlog: Vec<Item>,
+    pub(crate) exited: Option<Refusal>,
+    /// When its disk was last exchanged for an empty or an old one.
+    pub(crate) replaced_ms: Option<u64>,
+}
+
+/// The whole simulated cluster.
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) now_ms: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) fault: Option<Fault>,
+    /// Directed pairs that lose everything.
+    cuts: BTreeSet<(usize, usize)>,
+    /// When a pair was last cut.
+    last_cut_ms: BTreeMap<(usize, usize), u64>,
+    pub(crate) loss_percent: u64,
+    links: BTreeSet<(Origin, Origin)>,
+    queue: BinaryHeap<Reverse<(u64, u64)>>,
+    items: BTreeMap<u64, Item>,
+    next_item: u64,
+    next_epoch: u64,
+    pub(crate) replies: Vec<(RequestId, Outcome)>,
+    verdicts: Vec<Result<Hello, Refusal>>,
+    pub(crate) trace: u64,
+    /// Disks as they once were, to be put back.
+    pub(crate) old_disks: BTreeMap<usize, Disk>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let mut rng = Rng::new(seed);
+        let count = 2 + rng.index(3);
+        let loss_percent = if rng.percent(50) { 0 } else { rng.between(0, 6) };
+        let mut world = Self {
+            rng,
+            now_ms: 0,
+            nodes: Vec::new(),
+            fault,
+            cuts: BTreeSet::new(),
+            last_cut_ms: BTreeMap::new(),
+            loss_percent,
+            links: BTreeSet::new(),
+            queue: BinaryHeap::new(),
+            items: BTreeMap::new(),
+            next_item: 0,
+            next_epoch: 1,
+            replies: Vec::new(),
+            verdicts: Vec::new(),
+            trace: 0,
+            old_disks: BTreeMap::new(),
+        };
+        for index in 0..count {
+            let clock_offset_ms = i64::try_from(world.rng.between(0, 200)).unwrap_or(0) - 100;
+            let node = NodeId::new(index as u64 + 1);
+            world.nodes.push(Node {
+                replica: None,
+                disk: Disk::default(),
+                origin: Origin { node, epoch: 0 },
+                frozen_until_ms: 0,
+                undisturbed_since_ms: 0,
+                clock_offset_ms,
+                is_committing: false,
+                backlog: Vec::new(),
+                exited: None,
+                replaced_ms: None,
+            });
+        }
+        for index in 0..count {
+            world.start(index);
+        }
+        world
+    }
+
+    fn sample(&self, node: usize) -> ClockSample {
+        let wall_ms = (EPOCH_MS + self.now_ms).saturating_add_signed(self.nodes[node].clock_offset_ms);
+        ClockSample { wall_ms, boot_ms: self.now_ms + 10_000 }
+    }
+
+    pub(crate) fn boot_ms(&self) -> u64 {
+        self.now_ms + 10_000
+    }
+
+    pub(crate) fn sessions() -> TableName {
+        "sessions".parse().expect("a table name")
+    }
+
+    /// Starts a process on the node's disk, under a new epoch.
+    pub(crate) fn start(&mut self, index: usize) {
+        let epoch = if self.fault == Some(Fault::EpochReused) { 1 } else { self.next_epoch };
+        self.next_epoch += 1;
+        let sample = self.sample(index);
+        let node = &mut self.nodes[index];
+        node.origin.epoch = epoch;
+        node.is_committing = false;
+        node.backlog.clear();
+        node.frozen_until_ms = 0;
+        node.undisturbed_since_ms = self.now_ms;
+        let mut tables = vec![TableConfig::new(Self::sessions())];
+        tables.push(TableConfig {
+            kind: TableKind::Cache,
+            ..TableConfig::new("cache".parse().expect("a name"))
+        });
+        let settings = Settings {
+            origin: node.origin,
+            cluster: "sim".to_owned(),
+            name: format!("n{index}"),
+            address: format!("n{index}:7071"),
+            version: "sim".to_owned(),
+            tables,
+            join_timeout_ms: 5_000,
+        };
+        let mut recovery = Replica::recover(settings, sample);
+        let (meta, vector) = node.disk.load(&mut recovery);
+        node.replica = Some(recovery.finish(meta, vector));
+        let addresses = (0..self.nodes.len()).map(|other| format!("n{other}:7071")).collect();
+        self.step(index, Event::Discovered { addresses, is_configured: true, is_complete: true });
+        self.schedule(0, Item::Tick { node: index, epoch });
+        self.schedule(1, Item::Dial { node: index, epoch });
+    }
+
+    /// SIGKILL: memory is gone, so is what the disk had not committed.
+    pub(crate) fn crash(&mut self, index: usize) {
+        let Some(replica) = self.nodes[index].replica.take() else { return };
+        let fault = self.fault;
+        self.nodes[index].disk.crash(Some(replica.vector()), fault);
+        let gone = self.nodes[index].origin;
+        let broken: Vec<(Origin, Origin)> =
+            self.links.iter().copied().filter(|(a, b)| *a == gone || *b == gone).collect();
+        for (a, b) in broken {
+            self.links.remove(&(a, b));
+            let other = if a == gone { b } else { a };
+            if let Some(index) = self.running(other) {
+                for lane in Lane::ALL {
+                    self.step(index, Event::LinkDown { peer: gone.node, lane });
+                }
+            }
+        }
+    }
+
+    /// SIGSTOP for a while.
+    pub(crate) fn freeze(&mut self, index: usize, for_ms: u64) {
+        self.nodes[index].frozen_until_ms = self.now_ms + for_ms;
+    }
+
+    pub(crate) fn cut(&mut self, a: usize, b: usize, is_one_way: bool) {
+        self.cuts.insert((a, b));
+        if !is_one_way {
+            self.cuts.insert((b, a));
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        for (a, b) in std::mem::take(&mut self.cuts) {
+            self.last_cut_ms.insert((a, b), self.now_ms);
+        }
+    }
+
+    fn is_cut(&self, a: usize, b: usize) -> bool {
+        self.cuts.contains(&(a, b))
+    }
+
+    /// Whether two nodes could talk, both running, for the last `for_ms`.
+    pub(crate) fn could_talk(&self, a: usize, b: usize, for_ms: u64) -> bool {
+        let since = self.now_ms.saturating_sub(for_ms);
+        let is_undisturbed = |index: usize| {
+            let node = &self.nodes[index];
+            node.replica.is_some() && node.undisturbed_since_ms <= since && !self.is_frozen(index)
+        };
+        let is_whole = |pair: (usize, usize)| {
+            !self.cuts.contains(&pair) && self.last_cut_ms.get(&pair).is_none_or(|cut| *cut <= since)
+        };
+        is_undisturbed(a) && is_undisturbed(b) && is_whole((a, b)) && is_whole((b, a))
+    }
+
+    pub(crate) fn is_frozen(&self, index: usize) -> bool {
+        self.nodes[index].frozen_until_ms > self.now_ms
+    }
+
+    fn running(&self, origin: Origin) -> Option<usize> {
+        let index = usize::try_from(origin.node.number()).ok()?.checked_sub(1)?;
+        (self.nodes[index].replica.is_some() && self.nodes[index].origin == origin).then_some(index)
+    }
+
+    fn index_of(peer: NodeId) -> usize {
+        usize::try_from(peer.number()).unwrap_or(1) - 1
+    }
+
+    fn schedule(&mut self, after_ms: u64, item: Item) {
+        self.next_item += 1;
+        self.queue.push(Reverse((self.now_ms + after_ms, self.next_item)));
+        self.items.insert(self.next_item, item);
+    }
+
+    /// Runs everything up to `until_ms`.
+    pub(crate) fn run_until(&mut self, until_ms: u64) {
+        while let Some(Reverse((at_ms, number))) =
+            self.queue.peek().copied().filter(|next| next.0.0 <= until_ms)
+        {
+            self.queue.pop();
+            self.now_ms = at_ms;
+            self.trace = self.trace.rotate_left(5) ^ at_ms.wrapping_mul(0x9e37_79b9) ^ number;
+            if let Some(item) = self.items.remove(&number) {
+                self.run(item);
+            }
+        }
+        self.now_ms = until_ms;
+        self.thaw();
+    }
+
+    /// What waited in the socket buffers of a frozen process arrives at once.
+    fn thaw(&mut self) {
+        for index in 0..self.nodes.len() {
+            if !self.nodes[index].backlog.is_empty() && !self.is_frozen(index) {
+                self.nodes[index].undisturbed_since_ms = self.now_ms;
+                for item in std::mem::take(&mut self.nodes[index].backlog) {
+                    self.run(item);
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, item: Item) {
+        let target = match &item {
+            Item::Tick { node, epoch } | Item::Dial { node, epoch } | Item::Commit { node, epoch } => {
+                (self.nodes[*node].origin.epoch == *epoch).then_some(*node)
+            }
+            Item::PushTaken { node, epoch, .. } => {
+                (self.nodes[*node].origin.epoch == *epoch).then_some(*node)
+            }
+            Item::Deliver { to, .. } => self.running(*to),
+        };
+        let Some(node) = target.filter(|node| self.nodes[*node].replica.is_some()) else { return };
+        if self.is_frozen(node) {
+            self.nodes[node].backlog.push(item);
+            return;
+        }
+        match item {
+            Item::Tick { epoch, .. } => {
+                self.step(node, Event::Tick);
+                self.schedule(TICK_MS, Item::Tick { node, epoch });
+            }
+            Item::Deliver { from, message, .. } => self.step(node, Event::Message { from, message }),
+            Item::PushTaken { peer, .. } => self.step(node, Event::PushTaken { peer }),
+            Item::Commit { .. } => self.commit(node),
+            Item::Dial { epoch, .. } => {
+                self.dial(node);
+                self.schedule(200, Item::Dial { node, epoch });
+            }
+        }
+    }
+
+    fn commit(&mut self, node: usize) {
+        self.nodes[node].is_committing = false;
+        if let Some(through) = self.nodes[node].disk.commit() {
+            self.step(node, Event::Persisted { through });
+        }
+        self.start_commit(node);
+    }
+
+    fn start_commit(&mut self, node: usize) {
+        if self.nodes[node].is_committing || self.nodes[node].disk.is_idle() {
+            return;
+        }
+        self.nodes[node].is_committing = true;
+        let slow = self.rng.percent(2);
+        let after_ms = if slow { self.rng.between(50, 800) } else { self.rng.between(1, 8) };
+        let epoch = self.nodes[node].origin.epoch;
+        self.schedule(after_ms, Item::Commit { node, epoch });
+    }
+
+    /// Tries every other node that is not linked yet.
+    fn dial(&mut self, node: usize) {
+        for other in 0..self.nodes.len() {
+            let (mine, theirs) = (self.nodes[node].origin, self.nodes[other].origin);
+            if other == node || self.links.contains(&(mine, theirs)) {
+                continue;
+            }
+            let is_reachable = self.nodes[other].replica.is_some()
+                && !self.is_frozen(other)
+                && !self.is_cut(node, other)
+                && !self.is_cut(other, node);
+            let address = format!("n{other}:7071");
+            if !is_reachable {
+                self.step(node, Event::DialFailed { address });
+                continue;
+            }
+            match self.greet(other, node, None) {
+                Ok(_) => {
+                    if self.greet(node, other, Some(address)).is_ok() {
+                        self.links.insert((mine, theirs));
+                        self.links.insert((theirs, mine));
+                    }
+                }
+                Err(refusal) => self.step(node, Event::Refused { address, refusal }),
+            }
+        }
+    }
+
+    fn greet(&mut self, at: usize, from: usize, dialled: Option<String>) -> Result<Hello, Refusal> {
+        let Some(hello) = self.nodes[from].replica.as_ref().map(Replica::hello) else {
+            return Err(Refusal::Stopping);
+        };
+        self.verdicts.clear();
+        self.step(at, Event::Greeted { connection: ConnectionId(0), hello, dialled });
+        self.verdicts.pop().unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// One step of a node's replica, and its effects.
+    pub(crate) fn step(&mut self, node: usize, event: Event) {
+        let sample = self.sample(node);
+        let Some(replica) = self.nodes[node].replica.as_mut() else { return };
+        let effects = replica.step(sample, event);
+        for effect in effects {
+            self.carry_out(node, effect);
+        }
+        self.start_commit(node);
+    }
+
+    fn carry_out(&mut self, node: usize, effect: Effect) {
+        match effect {
+            Effect::Reply { request, outcome } => self.replies.push((request, outcome)),
+            Effect::Persist { number, item } => {
+                self.nodes[node].disk.queue(number, item);
+                if self.fault == Some(Fault::DurableBeforeCommit) {
+                    self.step(node, Event::Persisted { through: number });
+                }
+            }
+            Effect::PersistMeta(meta) => self.nodes[node].disk.queue_meta(meta),
+            Effect::Send { to, message } => self.transmit(node, to, message),
+            Effect::Verdict { verdict, .. } => self.verdicts.push(verdict),
+            Effect::Continue => self.step(node, Event::Resume),
+            Effect::Exit { refusal } => self.nodes[node].exited = Some(refusal),
+            Effect::Disconnect { peer } => {
+                let mine = self.nodes[node].origin;
+                self.links
+                    .retain(|(a, b)| !((*a == mine && b.node == peer) || (*b == mine && a.node == peer)));
+            }
+            Effect::Dial { .. } | Effect::Notice(_) | Effect::Drained => {}
+        }
+    }
+
+    fn transmit(&mut self, node: usize, to: NodeId, message: Message) {
+        let from = self.nodes[node].origin;
+        let Some((_, peer)) = self.links.iter().copied().find(|(a, b)| *a == from && b.node == to) else {
+            return;
+        };
+        if matches!(message, Message::Push { .. }) {
+            self.schedule(1, Item::PushTaken { node, epoch: from.epoch, peer: to });
+        }
+        if self.is_cut(node, Self::index_of(to)) || self.rng.percent(self.loss_percent) {
+            return;
+        }
+        let message = match (self.fault, message) {
+            (Some(fault), message) => fault.bend(message),
+            (None, message) => message,
+        };
+        if self.rng.percent(1) {
+            let after_ms = self.rng.between(1, 300);
+            self.schedule(after_ms, Item::Deliver { from, to: peer, message: message.clone() });
+        }
+        let after_ms = if self.rng.percent(5) { self.rng.between(10, 200) } else { self.rng.between(1, 4) };
+        self.schedule(after_ms, Item::Deliver { from, to: peer, message });
+    }
+}
