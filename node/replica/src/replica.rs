@@ -13,6 +13,8 @@ mod digest;
 mod peers;
 mod push;
 mod serving;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
