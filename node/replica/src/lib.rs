@@ -9,6 +9,7 @@
 //! replicas say to each other), [`event`] and [`effect`].
 
 mod acknowledgement;
+pub mod codec;
 mod digest;
 pub mod effect;
 pub mod event;
