@@ -262,7 +262,16 @@ impl Replica {
         let last_live = if self.join.is_done {
             self.members.iter().filter(|(_, member)| member.is_counted).map(|(node, _)| *node).collect()
         } else {
-            self.join.last_live.iter().copied().collect()
+            // Whoever was met counts as live until we have merged: a joining node that is killed
+            // must not take itself for one that was alone, and serve its empty file.
+            self.join
+                .last_live
+                .iter()
+                .chain(self.members.keys())
+                .copied()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect()
         };
         let meta = Meta { members, last_live, tables: self.tables.infos() };
         if meta != self.meta {

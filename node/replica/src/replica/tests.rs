@@ -476,6 +476,18 @@ fn a_node_that_names_peers_waits_for_them_before_it_serves() {
 }
 
 #[test]
+fn a_joining_node_that_is_killed_does_not_take_itself_for_one_that_was_alone() {
+    let (mut bench, peer) = (Bench::new(1, Vec::new(), false), Bench::new(2, Vec::new(), true));
+    bench.tell(Event::Greeted { connection: ConnectionId(1), hello: peer.replica.hello(), dialled: None });
+    bench.pass(100);
+    let metas = bench.seen.iter().filter_map(|effect| match effect {
+        Effect::PersistMeta(meta) => Some(meta.last_live.clone()),
+        _ => None,
+    });
+    assert_eq!(metas.last(), Some(vec![peer.replica.settings.origin.node]));
+}
+
+#[test]
 fn expired_rows_and_old_tombstones_are_dropped_from_memory() {
     let mut config = TableConfig::new(name("t"));
     config.default_ttl = std::time::Duration::from_secs(5);
