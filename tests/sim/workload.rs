@@ -7,6 +7,7 @@ use mneme_replica::Event;
 use mneme_replica::effect::{OperationResult, Outcome};
 use mneme_replica::event::{AckMode, Action, Command, Condition, Operation, RequestId};
 
+use crate::disk::Disk;
 use crate::fault::Fault;
 use crate::oracle::{Oracle, Session, TALKED_MS, Violation, value};
 use crate::world::World;
@@ -88,6 +89,12 @@ impl Run {
     fn advance(&mut self, pause_ms: u64) -> Result<(), Violation> {
         let until_ms = self.world.now_ms + pause_ms;
         self.world.run_until(until_ms);
+        for index in std::mem::take(&mut self.world.drained) {
+            // Stopped as asked: everything is handed over, the file is closed.
+            self.world.nodes[index].disk.commit();
+            self.kill(index);
+            self.world.start(index);
+        }
         for (request, outcome) in std::mem::take(&mut self.world.replies) {
             if let Some((node, wish)) = self.wishes.remove(&request) {
                 self.note(node, wish, outcome)?;
@@ -294,7 +301,8 @@ impl Run {
                     self.world.cut(a, other, false);
                 }
             }
-            66..90 => self.world.heal(),
+            66..72 => self.world.step(a, Event::Drain),
+            72..90 => self.world.heal(),
             90..93 => {
                 for index in 0..count {
                     self.kill(index);
@@ -345,7 +353,9 @@ impl Run {
         }
         let old = self.world.nodes[index].disk.clone();
         self.kill(index);
-        if let Some(kept) = self.world.old_disks.remove(&index) {
+        if self.world.rng.percent(30) {
+            self.world.nodes[index].disk = Disk::default();
+        } else if let Some(kept) = self.world.old_disks.remove(&index) {
             self.world.nodes[index].disk = kept;
         } else {
             self.world.old_disks.insert(index, old);

@@ -69,6 +69,8 @@ pub(crate) struct World {
     pub(crate) trace: u64,
     /// Disks as they once were, to be put back.
     pub(crate) old_disks: BTreeMap<usize, Disk>,
+    /// Nodes that have stopped as they were asked to.
+    pub(crate) drained: Vec<usize>,
 }
 
 impl World {
@@ -93,6 +95,7 @@ impl World {
             verdicts: Vec::new(),
             trace: 0,
             old_disks: BTreeMap::new(),
+            drained: Vec::new(),
         };
         for index in 0..count {
             let clock_offset_ms = i64::try_from(world.rng.between(0, 200)).unwrap_or(0) - 100;
@@ -380,7 +383,8 @@ impl World {
                 self.links
                     .retain(|(a, b)| !((*a == mine && b.node == peer) || (*b == mine && a.node == peer)));
             }
-            Effect::Dial { .. } | Effect::Notice(_) | Effect::Drained => {}
+            Effect::Drained => self.drained.push(node),
+            Effect::Dial { .. } | Effect::Notice(_) => {}
         }
     }
 
