@@ -66,7 +66,7 @@ mod tests {
     use super::workload::run;
 
     /// Seeds in which a planted fault has to show itself.
-    const SEEDS: u64 = 60;
+    const SEEDS: u64 = 200;
 
     #[test]
     fn the_same_seed_gives_the_same_run() {

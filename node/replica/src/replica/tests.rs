@@ -480,11 +480,11 @@ fn a_joining_node_that_is_killed_does_not_take_itself_for_one_that_was_alone() {
     let (mut bench, peer) = (Bench::new(1, Vec::new(), false), Bench::new(2, Vec::new(), true));
     bench.tell(Event::Greeted { connection: ConnectionId(1), hello: peer.replica.hello(), dialled: None });
     bench.pass(100);
-    let metas = bench.seen.iter().filter_map(|effect| match effect {
+    let mut metas = bench.seen.iter().filter_map(|effect| match effect {
         Effect::PersistMeta(meta) => Some(meta.last_live.clone()),
         _ => None,
     });
-    assert_eq!(metas.last(), Some(vec![peer.replica.settings.origin.node]));
+    assert_eq!(metas.next_back(), Some(vec![peer.replica.settings.origin.node]));
 }
 
 #[test]
