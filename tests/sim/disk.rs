@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use mneme_replica::effect::{Meta, PersistItem};
 use mneme_replica::replica::Recovery;
-use mneme_replica::stored::StoredVector;
 use mneme_replica::version_vector::VersionVector;
 
 use crate::fault::Fault;
@@ -56,9 +55,9 @@ impl Disk {
 
     /// Loads everything into a starting replica; the vector is what the entries claim, in order.
     pub(crate) fn load(&self, recovery: &mut Recovery) -> (Meta, VersionVector) {
-        let mut vector = StoredVector::default();
+        let mut vector = VersionVector::default();
         for item in &self.committed {
-            vector.absorb(item, 0);
+            item.claim(&mut vector, 0);
             match item {
                 PersistItem::Write(write) => write.rows.iter().cloned().for_each(|row| recovery.load(row)),
                 PersistItem::Rows(rows) => rows.iter().cloned().for_each(|row| recovery.load(row)),

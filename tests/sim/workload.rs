@@ -64,7 +64,7 @@ impl Run {
     fn go(&mut self) -> Result<Summary, Violation> {
         while self.world.now_ms < ROUGH_MS {
             let pause_ms = self.world.rng.between(1, 40);
-            self.advance(pause_ms)?;
+            self.advance(pause_ms);
             self.act()?;
             if self.world.rng.percent(4) {
                 self.disturb();
@@ -73,7 +73,7 @@ impl Run {
         self.calm();
         let end_ms = self.world.now_ms + QUIET_MS;
         while self.world.now_ms < end_ms {
-            self.advance(500)?;
+            self.advance(500);
         }
         self.oracle.check_end(&self.world)?;
         if let Some((_, wish)) = self.wishes.values().next() {
@@ -86,7 +86,7 @@ impl Run {
         })
     }
 
-    fn advance(&mut self, pause_ms: u64) -> Result<(), Violation> {
+    fn advance(&mut self, pause_ms: u64) {
         let until_ms = self.world.now_ms + pause_ms;
         self.world.run_until(until_ms);
         for index in std::mem::take(&mut self.world.drained) {
@@ -97,10 +97,9 @@ impl Run {
         }
         for (request, outcome) in std::mem::take(&mut self.world.replies) {
             if let Some((node, wish)) = self.wishes.remove(&request) {
-                self.note(node, wish, outcome)?;
+                self.note(node, wish, &outcome);
             }
         }
-        Ok(())
     }
 
     fn session(number: u64) -> Key {
@@ -238,18 +237,18 @@ impl Run {
     }
 
     /// Notes what an answer promises.
-    fn note(&mut self, node: usize, wish: Wish, outcome: Outcome) -> Result<(), Violation> {
+    fn note(&mut self, node: usize, wish: Wish, outcome: &Outcome) {
         let is_done = matches!(outcome, Outcome::Done { .. } | Outcome::Swept { .. });
-        if let (Outcome::Done { results, .. }, Wish::SignIn { .. } | Wish::Rewrite { .. }) = (&outcome, &wish)
+        if let (Outcome::Done { results, .. }, Wish::SignIn { .. } | Wish::Rewrite { .. }) = (outcome, &wish)
             && matches!(
                 results.first(),
                 Some(OperationResult::Gone { .. } | OperationResult::ConditionFailed { .. })
             )
         {
-            return Ok(());
+            return;
         }
         if !is_done {
-            return Ok(());
+            return;
         }
         match wish {
             Wish::SignIn { key, expires } => {
@@ -279,7 +278,6 @@ impl Run {
             }
             Wish::Pair | Wish::Touch => {}
         }
-        Ok(())
     }
 
     /// One fault, or the end of one.
@@ -335,20 +333,14 @@ impl Run {
     /// A disk is lost, or an old one is put back, while everybody else is well: the others hold
     /// whatever it held.
     fn replace_disk(&mut self, index: usize) {
-        let is_well = |other: &usize| {
-            *other == index
-                || (0..self.world.nodes.len())
-                    .all(|peer| peer == *other || peer == index || self.world.could_talk(*other, peer, 3_000))
-        };
         let all_ready = self.world.nodes.iter().all(|node| {
             node.replica
                 .as_ref()
                 .is_some_and(|replica| replica.is_ready() && replica.status().members.len() > 1)
         });
-        let whole = (0..self.world.nodes.len()).all(|other| is_well(&other));
-        let connected = (0..self.world.nodes.len())
-            .all(|other| other == index || self.world.could_talk(index, other, 3_000));
-        if !(all_ready && whole && connected) {
+        let count = self.world.nodes.len();
+        let whole = (0..count).all(|a| (0..count).all(|b| a == b || self.world.could_talk(a, b, 3_000)));
+        if !(all_ready && whole) {
             return;
         }
         let old = self.world.nodes[index].disk.clone();

@@ -269,10 +269,10 @@ impl World {
 
     fn run(&mut self, item: Item) {
         let target = match &item {
-            Item::Tick { node, epoch } | Item::Dial { node, epoch } | Item::Commit { node, epoch } => {
-                (self.nodes[*node].origin.epoch == *epoch).then_some(*node)
-            }
-            Item::PushTaken { node, epoch, .. } => {
+            Item::Tick { node, epoch }
+            | Item::Dial { node, epoch }
+            | Item::Commit { node, epoch }
+            | Item::PushTaken { node, epoch, .. } => {
                 (self.nodes[*node].origin.epoch == *epoch).then_some(*node)
             }
             Item::Deliver { to, .. } => self.running(*to),

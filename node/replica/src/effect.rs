@@ -10,8 +10,8 @@ use crate::version_vector::VersionVector;
 
 /// Entry of the file's bag of states.
 ///
-/// The stored vector is what these entries claim, folded in order by
-/// [`crate::stored::StoredVector`], never memory's.
+/// The stored vector is what these entries claim, folded in order by [`PersistItem::claim`]. A file
+/// that claimed what memory held would lose acknowledged writes: memory is ahead of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PersistItem {
     /// The states of one write; claims its dot. Never split between transactions.
@@ -20,6 +20,20 @@ pub enum PersistItem {
     Rows(Arc<Vec<Row>>),
     /// Everything in this vector is in the rows persisted before it.
     Vector(VersionVector),
+}
+
+impl PersistItem {
+    /// Adds to `vector` what this entry claims once it is in the file; `now_ms` (node time) is when
+    /// its origin counts as heard from.
+    pub fn claim(&self, vector: &mut VersionVector, now_ms: u64) {
+        match self {
+            Self::Write(write) => {
+                vector.claim(write.dot, now_ms);
+            }
+            Self::Rows(_) => {}
+            Self::Vector(claimed) => vector.join(claimed),
+        }
+    }
 }
 
 /// What the file remembers besides states.
@@ -285,4 +299,25 @@ pub enum Effect {
         /// Why.
         refusal: Refusal,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Dot, Origin};
+
+    #[test]
+    fn rows_claim_nothing_and_a_gap_is_not_claimed_over() {
+        let origin = Origin { node: NodeId::new(1), epoch: 1 };
+        let write = |sequence| {
+            PersistItem::Write(Arc::new(Write { dot: Dot { origin, sequence }, rows: Vec::new() }))
+        };
+        let mut stored = VersionVector::default();
+        for item in [write(1), PersistItem::Rows(Arc::default()), write(3)] {
+            item.claim(&mut stored, 5);
+        }
+        assert_eq!(stored.certain().contiguous(origin), 1);
+        write(2).claim(&mut stored, 5);
+        assert_eq!(stored.certain().contiguous(origin), 3);
+    }
 }

@@ -22,7 +22,6 @@ pub mod message;
 pub mod record;
 pub mod replica;
 pub mod status;
-pub mod stored;
 pub mod table;
 mod tables;
 pub mod time;

@@ -41,10 +41,7 @@ pub const DELTA_DONATIONS_MAX: usize = 16;
 /// Bytes of rows in a delta page: small enough that a page never delays a tick.
 pub const DELTA_PAGE_BYTES: usize = 256 * 1024;
 
-/// Staged rows beyond this are published in slices, behind a closed serving gate.
-pub const DELTA_STAGED_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Rows looked at, or published, in one slice of long work: about a millisecond.
+/// Rows that the sweep looks at in one slice: about a millisecond.
 pub const SLICE_ROWS: usize = 2_048;
 
 /// Bytes of writes that wait for one peer; an overflowing queue is dropped and repaired by a delta.

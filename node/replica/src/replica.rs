@@ -27,7 +27,7 @@ use crate::acknowledgement::Pending;
 use crate::effect::{Effect, Meta, Notice, PersistItem};
 use crate::event::Event;
 use crate::gate::Gate;
-use crate::id::{Dot, NodeId, Origin};
+use crate::id::{KeyHash, NodeId, Origin};
 use crate::limits;
 use crate::membership::Member;
 use crate::message::{Hello, Lane, MemberInfo, Message};
@@ -37,14 +37,6 @@ use crate::table::Table;
 use crate::tables::Tables;
 use crate::time::{ClockSample, NodeTime};
 use crate::version_vector::VersionVector;
-
-/// What a persisted entry claims once it is on disk.
-#[derive(Debug)]
-enum Claim {
-    Nothing,
-    Dot(Dot),
-    Vector(VersionVector),
-}
 
 /// One replica.
 #[derive(Debug)]
@@ -62,7 +54,7 @@ pub struct Replica {
     applied: VersionVector,
     durable: VersionVector,
     /// Entries handed to the storage and not yet on disk, oldest first.
-    claims: VecDeque<(u64, Claim)>,
+    unpersisted: VecDeque<(u64, PersistItem)>,
     persist_number: u64,
     /// The volume is full.
     is_read_only: bool,
@@ -139,7 +131,7 @@ impl Recovery {
             tables: self.tables,
             durable: vector.clone(),
             applied: vector,
-            claims: VecDeque::new(),
+            unpersisted: VecDeque::new(),
             persist_number: 0,
             is_read_only: false,
             persist_waits_since_boot_ms: None,
@@ -280,28 +272,17 @@ impl Replica {
             return;
         }
         self.persist_number += 1;
-        let claim = match &item {
-            PersistItem::Write(write) => Claim::Dot(write.dot),
-            PersistItem::Rows(_) => Claim::Nothing,
-            PersistItem::Vector(vector) => Claim::Vector(vector.clone()),
-        };
-        self.claims.push_back((self.persist_number, claim));
+        self.unpersisted.push_back((self.persist_number, item.clone()));
         self.persist_waits_since_boot_ms.get_or_insert(self.boot_ms);
         self.effects.push(Effect::Persist { number: self.persist_number, item });
     }
 
     fn persisted(&mut self, through: u64) {
         let now_ms = self.now_ms;
-        while let Some((_, claim)) = self.claims.pop_front_if(|(number, _)| *number <= through) {
-            match claim {
-                Claim::Nothing => {}
-                Claim::Dot(dot) => {
-                    self.durable.claim(dot, now_ms);
-                }
-                Claim::Vector(vector) => self.durable.join(&vector),
-            }
+        while let Some((_, item)) = self.unpersisted.pop_front_if(|(number, _)| *number <= through) {
+            item.claim(&mut self.durable, now_ms);
         }
-        self.persist_waits_since_boot_ms = (!self.claims.is_empty()).then_some(self.boot_ms);
+        self.persist_waits_since_boot_ms = (!self.unpersisted.is_empty()).then_some(self.boot_ms);
         self.is_read_only = false;
         self.send_acks();
         self.settle();
@@ -310,24 +291,33 @@ impl Replica {
     fn persist_failed(&mut self, through: u64) {
         self.persisted(through);
         // What the storage dropped is in memory and comes back by a delta of our own.
-        self.claims.clear();
+        self.unpersisted.clear();
         self.is_read_only = true;
     }
 
     /// Everything held that the file lacks, once the volume has space again: the storage calls for
     /// it before it reports [`Event::Persisted`].
     pub fn catch_up(&self) -> (Vec<Row>, VersionVector) {
-        (self.rows_above(&self.durable.certain()), self.applied.certain())
+        let keys = self.keys_above(&self.durable.certain());
+        let row = |(name, hash): &(TableName, KeyHash)| self.tables.get(name)?.table.row(*hash);
+        (keys.iter().filter_map(row).collect(), self.applied.certain())
     }
 
-    fn rows_above(&self, vector: &VersionVector) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for (_, state) in self.tables.iter() {
-            for hash in delta::hashes_above(&state.table, vector) {
-                rows.extend(state.table.row(hash));
-            }
+    /// Every key with a dot that `vector` does not cover.
+    fn keys_above(&self, vector: &VersionVector) -> Vec<(TableName, KeyHash)> {
+        let mut keys = Vec::new();
+        for (name, state) in self.tables.iter() {
+            state.table.visit(|hash, record| {
+                if record.dots().any(|dot| !vector.covers(dot)) {
+                    keys.push((name.clone(), hash));
+                }
+            });
         }
-        rows
+        keys
+    }
+
+    fn peers_in_contact(&self) -> Vec<NodeId> {
+        self.members.iter().filter(|(_, member)| member.is_in_contact).map(|(peer, _)| *peer).collect()
     }
 
     fn send(&mut self, to: NodeId, message: Message) {

@@ -187,9 +187,11 @@ impl Table {
         Locked { guards: guards.collect(), table: self }
     }
 
-    /// Calls `visit` with the outline of every key of one shard; for sliced scans of the whole table.
-    pub(crate) fn visit_shard(&self, shard: usize, mut visit: impl FnMut(KeyHash, &Record<Stored>)) {
-        self.shards[shard].read().visit(&self.origins, &mut visit);
+    /// Calls `visit` with the outline of every key.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(KeyHash, &Record<Stored>)) {
+        for shard in &self.shards {
+            shard.read().visit(&self.origins, &mut visit);
+        }
     }
 
     /// Bytes of key and value of a live key; 0 when none is held.
@@ -200,11 +202,6 @@ impl Table {
     /// Second of the deadline bucket in which a live record is filed; 0 when none is held.
     pub(crate) fn filed_second(&self, hash: KeyHash) -> u32 {
         self.shards[shard_of(hash.number())].read().live(hash).map_or(0, |entry| entry.filed_second)
-    }
-
-    /// Number of shards, for sliced scans.
-    pub(crate) const fn shard_count() -> usize {
-        SHARDS
     }
 }
 

@@ -33,7 +33,8 @@ pub struct NodeTime {
     stepped_since_boot_ms: Option<u64>,
 }
 
-fn signed(ms: u64) -> i64 {
+/// Milliseconds as a difference can use them.
+pub(crate) fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 

@@ -15,7 +15,7 @@ use crate::limits::{
 };
 use crate::record::{Body, Record, Row, Subject, TouchRegister, Value, ValueRegister, Write};
 use crate::table::{Stored, Table};
-use crate::tables::Rules;
+use crate::tables::{Rules, TableState};
 use crate::version::Version;
 
 /// Records evicted for one put, at most: what one write may carry besides.
@@ -103,16 +103,19 @@ impl Replica {
         }
     }
 
+    /// A table that this node's configuration declares: clients use no other.
+    fn declared(&self, name: &TableName) -> Result<(&TableState, Rules), Outcome> {
+        let state = self.tables.get(name).and_then(|state| Some((state, state.rules?)));
+        state.ok_or(Outcome::Rejected(Rejection::UnknownTable))
+    }
+
     fn apply(
         &mut self,
         name: &TableName,
         operations: Vec<Operation>,
         is_batch: bool,
     ) -> Result<Prepared, Outcome> {
-        let state = self.tables.get(name);
-        let Some((state, rules)) = state.and_then(|state| Some((state, state.rules?))) else {
-            return Err(Outcome::Rejected(Rejection::UnknownTable));
-        };
+        let (state, rules) = self.declared(name)?;
         check_operations(&rules, &operations).map_err(Outcome::Rejected)?;
         let table = state.table.clone();
         let stamper = self.stamper(&table, rules, state.max_age_ever_ms);
@@ -168,7 +171,9 @@ impl Replica {
         let table = state.table.clone();
         let stamper = self.stamper(&table, rules, 0);
         for hash in victims.into_iter().filter(|hash| !written.contains(hash)) {
-            let Some(touch) = stamper.exact_touch(hash, self.now_ms) else { continue };
+            let held = table.outline(hash);
+            let touch = held.and_then(|held| stamper.exact_touch(&held, self.now_ms));
+            let Some(touch) = touch else { continue };
             self.counters.evicted += 1;
             let record = Record { value: None, touch: Some(touch) };
             let (table, kind) = (name.clone(), table.kind());
@@ -184,10 +189,7 @@ impl Replica {
         after: Option<&Key>,
         before_ms: u64,
     ) -> Result<Prepared, Outcome> {
-        let state = self.tables.get(name);
-        let Some((state, rules)) = state.and_then(|state| Some((state, state.rules?))) else {
-            return Err(Outcome::Rejected(Rejection::UnknownTable));
-        };
+        let (state, rules) = self.declared(name)?;
         let table = state.table.clone();
         let stamper = self.stamper(&table, rules, state.max_age_ever_ms);
         let page = table.scan(pattern, after, BATCH_OPERATIONS_MAX, self.now_ms);
@@ -297,8 +299,8 @@ impl Stamper<'_> {
                 (OperationResult::Deleted { etag }, Some(record))
             }
             Action::Touch { ttl_ms, exact } => match (live, etag) {
-                (Some(_), Some(etag)) => {
-                    let touch = self.touch(hash, ttl_ms.unwrap_or(self.rules.default_ttl_ms), *exact);
+                (Some(live), Some(etag)) => {
+                    let touch = self.touch(live, ttl_ms.unwrap_or(self.rules.default_ttl_ms), *exact);
                     let record = touch.map(|touch| Record { value: None, touch: Some(touch) });
                     (OperationResult::Touched { etag }, record)
                 }
@@ -382,12 +384,11 @@ impl Stamper<'_> {
         }
     }
 
-    fn touch(&self, hash: KeyHash, ttl_ms: u64, exact: bool) -> Option<TouchRegister> {
+    fn touch(&self, held: &Record<Stored>, ttl_ms: u64, exact: bool) -> Option<TouchRegister> {
         let asked_ms = self.now_ms.saturating_add(ttl_ms);
         if exact {
-            return self.exact_touch(hash, asked_ms);
+            return self.exact_touch(held, asked_ms);
         }
-        let held = self.table.outline(hash)?;
         let (touch, absolute_ms) = (held.touch?, held.value.as_ref()?.absolute_deadline_ms);
         if asked_ms <= touch.idle_deadline_ms {
             return None;
@@ -403,15 +404,14 @@ impl Stamper<'_> {
 
     /// Sets the deadline, even earlier: then it is a new base, so that later touches of others on
     /// the old base lose.
-    fn exact_touch(&self, hash: KeyHash, deadline_ms: u64) -> Option<TouchRegister> {
-        let held = self.table.outline(hash)?;
+    fn exact_touch(&self, held: &Record<Stored>, deadline_ms: u64) -> Option<TouchRegister> {
         let (touch, absolute_ms) = (held.touch?, held.value.as_ref()?.absolute_deadline_ms);
         let idle_deadline_ms = deadline_ms.min(absolute_ms);
         if idle_deadline_ms == touch.idle_deadline_ms {
             return None;
         }
         let is_later = idle_deadline_ms > touch.idle_deadline_ms;
-        let base = if is_later { touch.base } else { self.version(Some(&held)) };
+        let base = if is_later { touch.base } else { self.version(Some(held)) };
         Some(TouchRegister { base, idle_deadline_ms, dot: self.dot() })
     }
 

@@ -10,7 +10,6 @@ use crate::id::{KeyHash, NodeId};
 use crate::limits::{DELTA_DONATIONS_MAX, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_STALL_MS};
 use crate::message::Message;
 use crate::record::{Row, row_bytes};
-use crate::table::Table;
 use crate::version_vector::VersionVector;
 
 /// A delta that was asked for: pages wait here and are published in one step at the end.
@@ -33,19 +32,6 @@ pub(super) struct Donation {
     keys: Vec<(TableName, KeyHash)>,
     next_page: u64,
     progress_boot_ms: u64,
-}
-
-/// Every key of `table` with a dot that `vector` does not cover.
-pub(super) fn hashes_above(table: &Table, vector: &VersionVector) -> Vec<KeyHash> {
-    let mut hashes = Vec::new();
-    for shard in 0..Table::shard_count() {
-        table.visit_shard(shard, |hash, record| {
-            if record.dots().any(|dot| !vector.covers(dot)) {
-                hashes.push(hash);
-            }
-        });
-    }
-    hashes
 }
 
 impl Replica {
@@ -77,10 +63,7 @@ impl Replica {
             return;
         }
         let fixed = self.applied.certain();
-        let mut keys = Vec::new();
-        for (name, state) in self.tables.iter() {
-            keys.extend(hashes_above(&state.table, vector).into_iter().map(|hash| (name.clone(), hash)));
-        }
+        let keys = self.keys_above(vector);
         let donation = Donation { vector: fixed, keys, next_page: 0, progress_boot_ms: self.boot_ms };
         self.donations.insert((peer, delta), donation);
         self.give_page(peer, delta, 0);
@@ -119,15 +102,14 @@ impl Replica {
         rows: Vec<Row>,
         vector: Option<VersionVector>,
     ) {
-        let is_ahead = rows.iter().any(|row| self.is_ahead(row));
-        let rows: Vec<Row> = rows.into_iter().filter(|row| !self.is_ahead(row)).collect();
+        let (ahead, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| self.is_ahead(row));
         let Some(delta) = self.deltas.get_mut(&number).filter(|delta| delta.donor == peer) else { return };
         if page != delta.next_page {
             return;
         }
         delta.next_page += 1;
         delta.progress_boot_ms = self.boot_ms;
-        delta.is_row_refused |= is_ahead;
+        delta.is_row_refused |= !ahead.is_empty();
         delta.staged.extend(rows);
         let Some(vector) = vector else {
             let page = delta.next_page;

@@ -10,9 +10,8 @@ use crate::effect::{Effect, Notice, PersistItem};
 use crate::id::{KeyHash, NodeId};
 use crate::limits::{DIGEST_BUCKETS, DIGEST_REPAIRS_MAX, DIGEST_STEP_MS, SLICE_ROWS};
 use crate::message::{Message, TableDigest};
-use crate::record::{Record, Row};
+use crate::record::Row;
 use crate::status::DigestState;
-use crate::table::{Stored, Table};
 use crate::version_vector::VersionVector;
 
 /// Of how many digests one compares the same share of buckets while vectors are unequal.
@@ -43,8 +42,7 @@ impl Replica {
         }
         self.digest_sent_step = self.swept_step;
         let (step, vector, tables) = (self.swept_step, self.applied.certain(), self.tables.digests());
-        let peers: Vec<NodeId> =
-            self.members.iter().filter(|(_, member)| member.is_in_contact).map(|(peer, _)| *peer).collect();
+        let peers = self.peers_in_contact();
         for peer in peers {
             self.send(peer, Message::Digest { step, vector: vector.clone(), tables: tables.clone() });
         }
@@ -96,14 +94,11 @@ impl Replica {
         let Some(state) = self.tables.get(table) else { return rows };
         // Equal vectors: every difference counts, also under an origin that both have forgotten.
         let is_agreed = self.applied.agrees_with(vector);
-        let mut list = |hash: KeyHash, record: &Record<Stored>| {
+        state.table.visit(|hash, record| {
             if hash.bucket() == bucket && (is_agreed || record.dots().all(|dot| vector.covers(dot))) {
                 rows.insert(hash, row_sum(hash, record));
             }
-        };
-        for shard in 0..Table::shard_count() {
-            state.table.visit_shard(shard, &mut list);
-        }
+        });
         rows
     }
 

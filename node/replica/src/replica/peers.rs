@@ -10,6 +10,7 @@ use crate::limits::{
 };
 use crate::membership::{Exchange, Member};
 use crate::message::{Heartbeat, Hello, MemberInfo, Message, Refusal, TableInfo};
+use crate::time::signed;
 use crate::version_vector::VersionVector;
 
 /// Samples of a peer's clock that are kept: a late message makes a sample too small, never too large.
@@ -208,8 +209,8 @@ impl Replica {
             member.is_counted = true;
             member.counted_from = sequence;
         }
-        let live = self.members.iter().filter(|(_, member)| member.is_in_contact).map(|(node, _)| *node);
-        let live: Vec<NodeId> = live.filter(|node| *node != peer).collect();
+        let mut live = self.peers_in_contact();
+        live.retain(|node| *node != peer);
         let vector = self.applied.certain();
         self.send(peer, Message::ExchangeReply { nonce, vector, live });
     }
@@ -337,8 +338,4 @@ impl Replica {
             vector.forget(|origin, entry| !live.contains(&origin) && entry.last_write_ms < oldest_ms);
         }
     }
-}
-
-fn signed(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
 }

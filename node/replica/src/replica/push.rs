@@ -116,13 +116,11 @@ impl Replica {
         let dots: Vec<Dot> = rows.iter().filter_map(|row| Some(row.record.value.as_ref()?.dot())).collect();
         for (_, state) in self.tables.iter() {
             let mut companions = Vec::new();
-            for shard in 0..crate::table::Table::shard_count() {
-                state.table.visit_shard(shard, |hash, record| {
-                    if record.value.as_ref().is_some_and(|value| dots.contains(&value.dot())) {
-                        companions.push(hash);
-                    }
-                });
-            }
+            state.table.visit(|hash, record| {
+                if record.value.as_ref().is_some_and(|value| dots.contains(&value.dot())) {
+                    companions.push(hash);
+                }
+            });
             companions
                 .retain(|hash| !rows.iter().any(|row| row.hash == *hash && row.table == *state.table.name()));
             rows.extend(companions.into_iter().filter_map(|hash| state.table.row(hash)));
@@ -227,8 +225,7 @@ impl Replica {
     pub(super) fn push(&mut self, write: &Arc<Write>) {
         let bytes = write.bytes();
         self.remember(write, bytes);
-        let peers: Vec<NodeId> =
-            self.members.iter().filter(|(_, member)| member.is_in_contact).map(|(peer, _)| *peer).collect();
+        let peers = self.peers_in_contact();
         for peer in peers {
             let Some(member) = self.members.get_mut(&peer) else { continue };
             if member.enqueue(write, bytes) {

@@ -24,8 +24,7 @@ impl Replica {
             return;
         }
         self.last_tick_boot_ms = self.boot_ms;
-        let peers: Vec<NodeId> =
-            self.members.iter().filter(|(_, member)| member.is_in_contact).map(|(peer, _)| *peer).collect();
+        let peers = self.peers_in_contact();
         for peer in peers {
             if let Some(member) = self.members.get_mut(&peer) {
                 member.last_contact_boot_ms = Some(self.boot_ms);
@@ -286,7 +285,10 @@ impl Replica {
         }
         let is_handed_over =
             |member: &crate::membership::Member| !member.is_counted || member.applied >= self.sequence;
-        if self.pending.len() > 0 || !self.claims.is_empty() || !self.members.values().all(is_handed_over) {
+        if self.pending.len() > 0
+            || !self.unpersisted.is_empty()
+            || !self.members.values().all(is_handed_over)
+        {
             return;
         }
         self.is_drained = true;

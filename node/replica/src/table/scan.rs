@@ -41,7 +41,7 @@ struct Cursor {
 impl Table {
     /// The records that match `pattern` after key `after`, at most `limit`, at node time `now_ms`.
     pub fn scan(&self, pattern: &Pattern, after: Option<&Key>, limit: usize, now_ms: u64) -> Page {
-        let mut cursors: Vec<Cursor> = (0..Self::shard_count()).map(Cursor::new).collect();
+        let mut cursors: Vec<Cursor> = (0..self.shards.len()).map(Cursor::new).collect();
         let mut heap = BinaryHeap::new();
         for (index, cursor) in cursors.iter_mut().enumerate() {
             if let Some(block) = cursor.next(self, pattern, after) {
