@@ -4,11 +4,17 @@
 //! rest comes from a newer peer. In a value register that rest is kept and written out again; in
 //! everything else it is skipped. No bytes make a decoder panic or allocate more than they hold.
 
+mod greeting;
+mod message;
 mod record;
 
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
+pub use self::greeting::{
+    decode_hello, decode_meta, decode_refusal, encode_hello, encode_meta, encode_refusal,
+};
+pub use self::message::{decode_message, encode_message};
 use crate::id::{Dot, NodeId, Origin};
 use crate::record::{Row, Write};
 use crate::version::{Stamp, Version};
@@ -63,7 +69,7 @@ pub fn encode_write(write: &Write, bytes: &mut Vec<u8>) {
 /// [`DecodeError`] for anything that [`encode_write`] never writes.
 pub fn decode_write(bytes: &[u8]) -> Result<(Write, usize)> {
     let mut input = Decoder::new(bytes);
-    let write = array(&mut input, 2, |input| Ok(Write { dot: dot(input)?, rows: rows(input)? }))?;
+    let write = array(&mut input, 2, |input| Ok(Write::new(dot(input)?, rows(input)?)))?;
     Ok((write, input.position()))
 }
 
@@ -85,14 +91,7 @@ pub fn decode_rows(bytes: &[u8]) -> Result<(Vec<Row>, usize)> {
 
 /// Appends what a vector holds for certain.
 pub fn encode_vector(vector: &VersionVector, bytes: &mut Vec<u8>) {
-    let certain = vector.certain();
-    let mut output = Encoder::new(bytes);
-    infallible(output.array(certain.len() as u64));
-    for (origin, entry) in certain.iter() {
-        infallible(output.array(3));
-        put_origin(&mut output, origin);
-        infallible(output.u64(entry.contiguous).and_then(|output| output.u64(entry.last_write_ms)));
-    }
+    put_vector(&mut Encoder::new(bytes), vector);
 }
 
 /// Reads a vector, and says how many bytes it took.
@@ -102,15 +101,30 @@ pub fn encode_vector(vector: &VersionVector, bytes: &mut Vec<u8>) {
 /// [`DecodeError`] for anything that [`encode_vector`] never writes.
 pub fn decode_vector(bytes: &[u8]) -> Result<(VersionVector, usize)> {
     let mut input = Decoder::new(bytes);
+    let vector = vector(&mut input)?;
+    Ok((vector, input.position()))
+}
+
+fn put_vector(output: &mut Output<'_>, vector: &VersionVector) {
+    let certain = || vector.iter().filter(|(_, entry)| entry.contiguous > 0);
+    infallible(output.array(certain().count() as u64));
+    for (origin, entry) in certain() {
+        infallible(output.array(3));
+        put_origin(output, origin);
+        infallible(output.u64(entry.contiguous).and_then(|output| output.u64(entry.last_write_ms)));
+    }
+}
+
+fn vector(input: &mut Decoder<'_>) -> Result<VersionVector> {
     let mut vector = VersionVector::default();
-    for _ in 0..length(&mut input)? {
-        array(&mut input, 3, |input| {
+    for _ in 0..length(input)? {
+        array(input, 3, |input| {
             let (origin, contiguous, last_write_ms) = (origin(input)?, input.u64()?, input.u64()?);
             vector.insert(origin, contiguous, last_write_ms);
             Ok(())
         })?;
     }
-    Ok((vector, input.position()))
+    Ok(vector)
 }
 
 fn put_rows(output: &mut Output<'_>, rows: &[Row]) {
@@ -121,13 +135,18 @@ fn put_rows(output: &mut Output<'_>, rows: &[Row]) {
 }
 
 fn rows(input: &mut Decoder<'_>) -> Result<Vec<Row>> {
+    list(input, record::row)
+}
+
+/// Reads an array of any length.
+fn list<T>(input: &mut Decoder<'_>, mut read: impl FnMut(&mut Decoder<'_>) -> Result<T>) -> Result<Vec<T>> {
     let count = length(input)?;
     // Not reserved by the count: it is the sender's word.
-    let mut rows = Vec::new();
+    let mut items = Vec::new();
     for _ in 0..count {
-        rows.push(record::row(input)?);
+        items.push(read(input)?);
     }
-    Ok(rows)
+    Ok(items)
 }
 
 fn put_origin(output: &mut Output<'_>, origin: Origin) {

@@ -309,9 +309,7 @@ mod tests {
     #[test]
     fn rows_claim_nothing_and_a_gap_is_not_claimed_over() {
         let origin = Origin { node: NodeId::new(1), epoch: 1 };
-        let write = |sequence| {
-            PersistItem::Write(Arc::new(Write { dot: Dot { origin, sequence }, rows: Vec::new() }))
-        };
+        let write = |sequence| PersistItem::Write(Arc::new(Write::new(Dot { origin, sequence }, Vec::new())));
         let mut stored = VersionVector::default();
         for item in [write(1), PersistItem::Rows(Arc::default()), write(3)] {
             item.claim(&mut stored, 5);

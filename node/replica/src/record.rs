@@ -8,7 +8,7 @@
 //! Property tests of the laws: `record/tests.rs`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mneme_api::{Key, TableKind, TableName};
 
@@ -275,15 +275,50 @@ pub struct Row {
 }
 
 /// One write: what a put, touch, delete, eviction or batch changed, atomic on every node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Write {
     /// Its position at its origin.
     pub dot: Dot,
     /// The changed registers; 1 to `BATCH_OPERATIONS_MAX`, each key once.
     pub rows: Vec<Row>,
+    /// Its bytes, made once: the same go to every peer and into the file.
+    encoded: OnceLock<Arc<[u8]>>,
+}
+
+impl PartialEq for Write {
+    fn eq(&self, other: &Self) -> bool {
+        self.dot == other.dot && self.rows == other.rows
+    }
+}
+
+impl Eq for Write {}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Write").field("dot", &self.dot).field("rows", &self.rows).finish()
+    }
 }
 
 impl Write {
+    /// A write of these rows.
+    pub fn new(dot: Dot, rows: Vec<Row>) -> Self {
+        Self { dot, rows, encoded: OnceLock::new() }
+    }
+
+    /// Remembers the bytes from which this write was read.
+    pub(crate) fn with_encoded(self, encoded: &[u8]) -> Self {
+        Self { encoded: OnceLock::from(Arc::from(encoded)), ..self }
+    }
+
+    /// Its bytes, as [`crate::codec::encode_write`] writes them; made at the first call.
+    pub fn encoded(&self) -> &Arc<[u8]> {
+        self.encoded.get_or_init(|| {
+            let mut bytes = Vec::with_capacity(self.bytes());
+            crate::codec::encode_write(self, &mut bytes);
+            bytes.into()
+        })
+    }
+
     /// Memory and wire size, roughly, in bytes: what queues are bounded by.
     pub fn bytes(&self) -> usize {
         32 + self.rows.iter().map(row_bytes).sum::<usize>()

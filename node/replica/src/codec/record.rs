@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use minicbor::Decoder;
 use minicbor::data::Type;
-use mneme_api::{Key, TableKind};
+use mneme_api::Key;
 
+use super::greeting::{kind, kind_number};
 use super::{
     DecodeError, Output, Result, array, dot, infallible, is_null, length, put_dot, put_version, version,
 };
@@ -17,10 +18,7 @@ const VALUE_FIELDS: u64 = 5;
 
 pub(super) fn put_row(output: &mut Output<'_>, row: &Row) {
     infallible(output.array(5).and_then(|output| output.str(row.table.as_str())));
-    infallible(output.u8(match row.kind {
-        TableKind::Session => 0,
-        TableKind::Cache => 1,
-    }));
+    infallible(output.u8(kind_number(row.kind)));
     match &row.subject {
         Subject::Key(key) => infallible(output.bytes(key.encoded())),
         // A tag of its own kind: an array around the hash.
@@ -67,11 +65,7 @@ fn split_unknown(unknown: &[u8]) -> (u64, &[u8]) {
 pub(super) fn row(input: &mut Decoder<'_>) -> Result<Row> {
     array(input, 5, |input| {
         let table = input.str()?.parse().map_err(|_| DecodeError::new("a table name"))?;
-        let kind = match input.u8()? {
-            0 => TableKind::Session,
-            1 => TableKind::Cache,
-            _ => return Err(DecodeError::new("a table kind")),
-        };
+        let kind = kind(input)?;
         let subject = subject(input)?;
         let value = if is_null(input)? { None } else { Some(value(input)?) };
         let touch = if is_null(input)? { None } else { Some(touch(input)?) };

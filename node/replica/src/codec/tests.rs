@@ -1,10 +1,14 @@
 //! What is written reads back; what was never written is refused, whatever it is.
 
+use std::sync::Arc;
+
 use mneme_api::{Key, TableKind};
 use proptest::prelude::*;
 
 use super::*;
+use crate::effect::Meta;
 use crate::id::KeyHash;
+use crate::message::{Heartbeat, Hello, MemberInfo, Message, Refusal, TableDigest, TableInfo};
 use crate::record::{Body, Record, Subject, TouchRegister, Value, ValueRegister};
 
 fn origins() -> impl Strategy<Value = Origin> {
@@ -55,7 +59,7 @@ fn some_rows() -> impl Strategy<Value = Vec<Row>> {
 proptest! {
     #[test]
     fn a_write_reads_back(origin in origins(), sequence in 1u64.., rows in some_rows()) {
-        let write = Write { dot: Dot { origin, sequence }, rows };
+        let write = Write::new(Dot { origin, sequence }, rows);
         let mut bytes = Vec::new();
         encode_write(&write, &mut bytes);
         let length = bytes.len();
@@ -69,7 +73,7 @@ proptest! {
     #[test]
     fn a_cut_write_is_refused(origin in origins(), rows in some_rows(), cut in any::<prop::sample::Index>()) {
         let mut bytes = Vec::new();
-        encode_write(&Write { dot: Dot { origin, sequence: 1 }, rows }, &mut bytes);
+        encode_write(&Write::new(Dot { origin, sequence: 1 }, rows), &mut bytes);
         prop_assert!(decode_write(&bytes[..cut.index(bytes.len())]).is_err());
     }
 
@@ -109,4 +113,129 @@ fn a_claimed_length_allocates_nothing() {
     // An array of 2^60 rows, and none of them.
     let bytes = [0x9b, 0x10, 0, 0, 0, 0, 0, 0, 0];
     assert!(decode_rows(&bytes).is_err());
+}
+
+fn vectors() -> impl Strategy<Value = VersionVector> {
+    prop::collection::vec((origins(), 1u64.., any::<u64>()), 0..4).prop_map(|entries| {
+        let mut vector = VersionVector::default();
+        for (origin, contiguous, last_write_ms) in entries {
+            vector.insert(origin, contiguous, last_write_ms);
+        }
+        vector
+    })
+}
+
+fn member() -> MemberInfo {
+    MemberInfo {
+        node: NodeId::new(9),
+        epoch: 8,
+        name: "nine".to_owned(),
+        address: "nine:7071".to_owned(),
+        is_live: true,
+    }
+}
+
+fn table() -> TableInfo {
+    let name = "sessions".parse().expect("a name");
+    TableInfo { name, kind: TableKind::Cache, max_age_ever_ms: 77 }
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    let numbers = (any::<u64>(), any::<u64>(), any::<bool>());
+    (origins(), vectors(), some_rows(), numbers, 0..14u8).prop_map(|(origin, vector, rows, numbers, tag)| {
+        let (a, b, flag) = numbers;
+        let name = || "sessions".parse().expect("a name");
+        let dot = Dot { origin, sequence: a.max(1) };
+        let hash = KeyHash::from_bytes([7; 16]);
+        match tag {
+            0 => Message::Push { writes: vec![Arc::new(Write::new(dot, rows))] },
+            1 => Message::Ack { origin, applied: a, durable: b, refused_clock: flag },
+            2 => Message::NeedRecords { dot },
+            3 => Message::Heartbeat(Box::new(Heartbeat {
+                applied: vector.clone(),
+                durable: vector,
+                node_time_ms: a,
+                acknowledges_without_you: flag,
+                commit_stalled: !flag,
+                refuses_your_clock: flag,
+                is_ready: !flag,
+                members: vec![member()],
+                tables: vec![table()],
+            })),
+            4 => Message::Exchange { nonce: a },
+            5 => Message::ExchangeReply { nonce: a, vector, live: vec![origin.node] },
+            6 => Message::DeltaRequest { delta: a, vector },
+            7 => Message::DeltaNext { delta: a, page: b },
+            8 => Message::DeltaRefused { delta: a },
+            9 => Message::DeltaPage { delta: a, page: b, rows, vector: flag.then_some(vector) },
+            10 => Message::Bucket { step: a, table: name(), bucket: 5, vector, rows: vec![(hash, b)] },
+            11 => {
+                let tables = vec![TableDigest { table: name(), sums: vec![b; 1_024] }];
+                Message::Digest { step: a, vector, tables }
+            }
+            12 => Message::Goodbye,
+            _ => Message::Repair { table: name(), rows, wanted: vec![hash], is_divergence: flag },
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_message_reads_back(message in messages()) {
+        let mut bytes = Vec::new();
+        encode_message(&message, &mut bytes);
+        prop_assert_eq!(decode_message(&bytes).expect("as written"), message);
+    }
+
+    #[test]
+    fn a_cut_message_is_refused(message in messages(), cut in any::<prop::sample::Index>()) {
+        let mut bytes = Vec::new();
+        encode_message(&message, &mut bytes);
+        prop_assert!(decode_message(&bytes[..cut.index(bytes.len())]).is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_a_message_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = (decode_message(&bytes), decode_hello(&bytes), decode_refusal(&bytes), decode_meta(&bytes));
+    }
+}
+
+#[test]
+fn greetings_read_back() {
+    let hello = Hello {
+        cluster: "mneme".to_owned(),
+        origin: Origin { node: NodeId::new(3), epoch: 4 },
+        protocol: (1, 1),
+        name: "n".to_owned(),
+        address: "n:7071".to_owned(),
+        version: "0.1.0".to_owned(),
+        tables: vec![table()],
+        members: vec![member()],
+        features: vec!["fence".to_owned()],
+        uptime_ms: 5,
+    };
+    let mut bytes = Vec::new();
+    encode_hello(&hello, &mut bytes);
+    assert_eq!(decode_hello(&bytes).expect("as written"), hello);
+
+    let meta = Meta { members: vec![member()], last_live: vec![NodeId::new(1)], tables: vec![table()] };
+    let mut bytes = Vec::new();
+    encode_meta(&meta, &mut bytes);
+    assert_eq!(decode_meta(&bytes).expect("as written"), meta);
+
+    let node = NodeId::new(6);
+    for refusal in [
+        Refusal::Myself,
+        Refusal::Cluster { ours: "a".to_owned(), theirs: "b".to_owned() },
+        Refusal::Protocol { ours: (1, 2), theirs: (3, 4) },
+        Refusal::TableKind { table: "t".to_owned() },
+        Refusal::DuplicateId { node },
+        Refusal::Predecessor { node },
+        Refusal::Full,
+        Refusal::Stopping,
+    ] {
+        let mut bytes = Vec::new();
+        encode_refusal(&refusal, &mut bytes);
+        assert_eq!(decode_refusal(&bytes).expect("as written"), refusal);
+    }
 }

@@ -57,7 +57,7 @@ impl Replica {
         self.counters.writes_taken += 1;
         self.sequence += 1;
         let dot = Dot { origin: self.settings.origin, sequence: self.sequence };
-        let write = Arc::new(Write { dot, rows: prepared.rows });
+        let write = Arc::new(Write::new(dot, prepared.rows));
         // Pushed and persisted side by side: the reply waits for both.
         self.take_in(&write);
         self.push(&write);

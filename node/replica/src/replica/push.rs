@@ -125,7 +125,7 @@ impl Replica {
                 .retain(|hash| !rows.iter().any(|row| row.hash == *hash && row.table == *state.table.name()));
             rows.extend(companions.into_iter().filter_map(|hash| state.table.row(hash)));
         }
-        self.send(peer, Message::Push { writes: vec![Arc::new(Write { dot, rows })] });
+        self.send(peer, Message::Push { writes: vec![Arc::new(Write::new(dot, rows))] });
     }
 
     /// Keeps an own write at hand for peers that need its records.
