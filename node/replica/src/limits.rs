@@ -89,6 +89,9 @@ pub const SKEW_REPORTED_MS: u64 = 250;
 /// A member that could not commit for this long leaves the durable count until it can.
 pub const COMMIT_STALLED_MS: u64 = 1_000;
 
+/// Pause before a full volume is tried again.
+pub const FULL_VOLUME_RETRY_MS: u64 = 1_000;
+
 /// A member down for this long, or whose address another id answers, is retired.
 pub const RETIRE_AFTER_MS: u64 = 24 * 60 * 60 * 1_000;
 

@@ -56,8 +56,8 @@ pub struct Replica {
     /// Entries handed to the storage and not yet on disk, oldest first.
     unpersisted: VecDeque<(u64, PersistItem)>,
     persist_number: u64,
-    /// The volume is full.
-    is_read_only: bool,
+    /// `Some` while the volume is full, or was and the file has not caught up.
+    full_volume: Option<FullVolume>,
     /// Since when the storage owes an answer.
     persist_waits_since_boot_ms: Option<u64>,
     /// Sequence of this origin's last write.
@@ -80,6 +80,15 @@ pub struct Replica {
     meta: Meta,
     counters: Counters,
     effects: Vec<Effect>,
+}
+
+/// What the file lacks while the volume is full.
+#[derive(Debug)]
+enum FullVolume {
+    /// Nothing is handed to the storage; try again at this boot time.
+    Dropping { retry_boot_ms: u64 },
+    /// Everything the file lacks was handed over: in order again once this number is on disk.
+    CatchingUp { through: u64 },
 }
 
 /// How far a starting node is.
@@ -133,7 +142,7 @@ impl Recovery {
             applied: vector,
             unpersisted: VecDeque::new(),
             persist_number: 0,
-            is_read_only: false,
+            full_volume: None,
             persist_waits_since_boot_ms: None,
             sequence: 0,
             members: members.collect(),
@@ -267,8 +276,8 @@ impl Replica {
     }
 
     fn persist(&mut self, item: PersistItem) {
-        if self.is_read_only {
-            // Caught up by a delta against the stored vector once there is space again.
+        if matches!(self.full_volume, Some(FullVolume::Dropping { .. })) {
+            // Caught up from memory once there is space again.
             return;
         }
         self.persist_number += 1;
@@ -283,24 +292,48 @@ impl Replica {
             item.claim(&mut self.durable, now_ms);
         }
         self.persist_waits_since_boot_ms = (!self.unpersisted.is_empty()).then_some(self.boot_ms);
-        self.is_read_only = false;
+        if matches!(self.full_volume, Some(FullVolume::CatchingUp { through: wanted }) if wanted <= through) {
+            self.full_volume = None;
+        }
         self.send_acks();
         self.settle();
     }
 
+    /// The storage has dropped what it did not write: the number up to which that is so is
+    /// [`Replica::persist_number`] right after this step.
     fn persist_failed(&mut self, through: u64) {
         self.persisted(through);
-        // What the storage dropped is in memory and comes back by a delta of our own.
         self.unpersisted.clear();
-        self.is_read_only = true;
+        let retry_boot_ms = self.boot_ms + limits::FULL_VOLUME_RETRY_MS;
+        self.full_volume = Some(FullVolume::Dropping { retry_boot_ms });
     }
 
-    /// Everything held that the file lacks, once the volume has space again: the storage calls for
-    /// it before it reports [`Event::Persisted`].
-    pub fn catch_up(&self) -> (Vec<Row>, VersionVector) {
+    /// Hands the storage everything that the file lacks, like a delta against its own vector: rows
+    /// first, then what they amount to.
+    fn retry_full_volume(&mut self) {
+        let Some(FullVolume::Dropping { retry_boot_ms }) = self.full_volume else { return };
+        if self.boot_ms < retry_boot_ms {
+            return;
+        }
+        // Any number: `persist` only has to see that nothing is dropped any more.
+        self.full_volume = Some(FullVolume::CatchingUp { through: u64::MAX });
         let keys = self.keys_above(&self.durable.certain());
-        let row = |(name, hash): &(TableName, KeyHash)| self.tables.get(name)?.table.row(*hash);
-        (keys.iter().filter_map(row).collect(), self.applied.certain())
+        for keys in keys.chunks(limits::SLICE_ROWS) {
+            let row = |(name, hash): &(TableName, KeyHash)| self.tables.get(name)?.table.row(*hash);
+            let rows: Vec<Row> = keys.iter().filter_map(row).collect();
+            self.persist(PersistItem::Rows(Arc::new(rows)));
+        }
+        self.persist(PersistItem::Vector(self.applied.certain()));
+        self.full_volume = Some(FullVolume::CatchingUp { through: self.persist_number });
+    }
+
+    /// Number of the last [`Effect::Persist`].
+    pub fn persist_number(&self) -> u64 {
+        self.persist_number
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.full_volume.is_some()
     }
 
     /// Every key with a dot that `vector` does not cover.
@@ -341,6 +374,11 @@ impl Replica {
     /// One table, for readers; declared or met in replication.
     pub fn table(&self, name: &TableName) -> Option<Arc<Table>> {
         self.tables.get(name).map(|state| state.table.clone())
+    }
+
+    /// All tables, for readers.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.iter().map(|(_, state)| &state.table)
     }
 
     /// Everything applied in memory.

@@ -166,6 +166,27 @@ impl Table {
         Some(Row { table: self.name.clone(), kind: self.kind, subject, hash, record })
     }
 
+    /// What of a stored row is still needed; `None` when something in memory supersedes all of it.
+    ///
+    /// For compaction: what supersedes it must be in the same transaction or before. A register that
+    /// is still current is given as memory has it now, because `bury_until` merges by maximum
+    /// whoever wins; for the same reason a superseded tombstone of a `cache` table gives way only to
+    /// the value that took its `bury_until` over.
+    pub fn current(&self, stored: &Row) -> Option<Row> {
+        let held = self.outline(stored.hash)?;
+        let dot = |record: &Record<Stored>| record.value.as_ref().map(crate::record::ValueRegister::dot);
+        let is_value_current = stored.record.value.as_ref().is_some_and(|value| {
+            Some(value.dot()) == dot(&held) || self.kind == TableKind::Cache && value.bury_until_ms > 0
+        });
+        let touch = stored.record.touch.filter(|touch| held.touch == Some(*touch));
+        if !is_value_current {
+            let record = Record { value: None, touch };
+            return touch.map(|_| Row { record, ..stored.clone() });
+        }
+        let row = self.row(stored.hash)?;
+        Some(Row { record: Record { value: row.record.value, touch }, ..row })
+    }
+
     /// The registers of every key with this number (nearly always one or none), without values.
     pub(crate) fn outlines(&self, number: u64) -> Vec<(KeyHash, Record<Stored>)> {
         self.shards[shard_of(number)].read().outlines(number, &self.origins)

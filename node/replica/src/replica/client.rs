@@ -73,7 +73,7 @@ impl Replica {
             Rejection::Clock
         } else if !self.gate.is_open() {
             Rejection::NotReady
-        } else if self.is_read_only {
+        } else if self.is_read_only() {
             Rejection::ReadOnly
         } else if self.pending.len() >= WRITES_IN_FLIGHT_MAX {
             Rejection::Overloaded

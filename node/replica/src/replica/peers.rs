@@ -295,7 +295,7 @@ impl Replica {
             durable: self.durable.certain(),
             node_time_ms: self.now_ms,
             acknowledges_without_you: !member.is_counted,
-            commit_stalled: self.is_read_only || stalled_ms >= COMMIT_STALLED_MS,
+            commit_stalled: self.is_read_only() || stalled_ms >= COMMIT_STALLED_MS,
             refuses_your_clock: member.clock_refused_boot_ms.is_some(),
             is_ready: self.is_ready(),
             members: self.member_infos(),

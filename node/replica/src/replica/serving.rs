@@ -49,6 +49,7 @@ impl Replica {
         self.retry_deferred(true);
         self.drop_stalled_deltas();
         self.ask_late_deltas();
+        self.retry_full_volume();
         self.send_acks();
         if self.boot_ms.saturating_sub(self.last_heartbeat_boot_ms) >= HEARTBEAT_MS {
             self.last_heartbeat_boot_ms = self.boot_ms;
@@ -171,7 +172,7 @@ impl Replica {
     pub fn is_ready(&self) -> bool {
         // A full volume is no reason to be unready while nobody else can write either.
         let others = || self.members.values().any(|member| member.is_in_contact && member.is_ready);
-        let is_out_of_space = self.is_read_only && others();
+        let is_out_of_space = self.is_read_only() && others();
         let is_clock_in_order = !self.is_clock_wrong() && !self.time.is_in_doubt();
         self.may_serve() && is_clock_in_order && !self.is_draining && !is_out_of_space
     }
@@ -303,7 +304,7 @@ impl Replica {
     pub fn status(&self) -> Status {
         let state = if self.is_draining {
             NodeState::Draining
-        } else if self.is_read_only {
+        } else if self.is_read_only() {
             NodeState::ReadOnly
         } else if self.is_ready() {
             NodeState::Ready
