@@ -1,0 +1,47 @@
+//! The admin port: probes, metrics, the description of the client port. No tokens, and no key or value is shown.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use super::Api;
+use super::problem::Problem;
+
+/// The routes of the admin port.
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi))
+        .fallback(async || Problem::route_unknown().answer())
+        .method_not_allowed_fallback(async || Problem::method_not_allowed("GET, HEAD").answer())
+        .with_state(api)
+}
+
+/// Alive as long as it answers: never depends on peers.
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    if api.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, FORMAT)], api.driver.metrics().encode(&api.driver))
+}
+
+async fn openapi(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], api.openapi.clone())
+}

@@ -1,0 +1,283 @@
+//! What requests say, parsed once: query parameters, conditions, bodies.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderName};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mneme_api::{Key, Pattern, parse_duration};
+use mneme_replica::event::{AckMode, Condition};
+
+use super::problem::{Problem, ProblemKind};
+
+/// Time a body takes, at most: a slow client is cut off.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a write waits unless it says otherwise.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// How long a write may say that it waits: its connection is held that long.
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Records in a page, at most and by default.
+const PAGE_RECORDS_MAX: usize = 1_000;
+const PAGE_RECORDS_DEFAULT: usize = 100;
+/// Bytes of a media type, at most.
+const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// Query parameters of every route; each route says which it takes.
+#[derive(Debug)]
+pub(super) struct Query {
+    pub(super) ttl_ms: Option<u64>,
+    pub(super) max_age_ms: Option<u64>,
+    pub(super) touch_ms: Option<u64>,
+    pub(super) is_exact: bool,
+    pub(super) ack: AckMode,
+    pub(super) timeout: Duration,
+    pub(super) pattern: Option<Pattern>,
+    pub(super) limit: usize,
+    pub(super) after: Option<Key>,
+    pub(super) has_values: bool,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self {
+            ttl_ms: None,
+            max_age_ms: None,
+            touch_ms: None,
+            is_exact: false,
+            ack: AckMode::All,
+            timeout: TIMEOUT_DEFAULT,
+            pattern: None,
+            limit: PAGE_RECORDS_DEFAULT,
+            after: None,
+            has_values: false,
+        }
+    }
+}
+
+/// Parses a query of which only the parameters in `taken` are known.
+pub(super) fn query(query: Option<&str>, taken: &[&str]) -> Result<Query, Problem> {
+    let mut parsed = Query::default();
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(parsed) };
+    let mut seen: Vec<&str> = Vec::new();
+    for pair in query.split('&') {
+        let (name, raw) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some(name) = taken.iter().find(|taken| **taken == name) else {
+            let names = taken.join(", ");
+            return Err(Problem::bad_request(format!("there is an unknown query parameter; known: {names}")));
+        };
+        if seen.contains(name) {
+            return Err(Problem::bad_request(format!("the query parameter {name} is there twice")));
+        }
+        seen.push(name);
+        parsed.set(name, raw)?;
+    }
+    Ok(parsed)
+}
+
+impl Query {
+    fn set(&mut self, name: &str, raw: &str) -> Result<(), Problem> {
+        let bad = |reason: &dyn std::fmt::Display| Problem::bad_request(format!("{name}: {reason}"));
+        if name == "match" {
+            // Not decoded here: only an unencoded `*` is a wildcard, and `+` is a plus sign.
+            self.pattern = Some(Pattern::from_path(raw).map_err(|error| bad(&error))?);
+            return Ok(());
+        }
+        let decoded = percent_encoding::percent_decode_str(raw).decode_utf8();
+        let value: Cow<'_, str> = decoded.map_err(|_| bad(&"the value is not UTF-8"))?;
+        let duration_ms = || {
+            let duration = parse_duration(&value).map_err(|error| bad(&error))?;
+            Ok(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+        };
+        let flag = || match value.as_ref() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(bad(&"give true or false")),
+        };
+        match name {
+            "ttl" => self.ttl_ms = Some(duration_ms()?),
+            "max_age" => self.max_age_ms = Some(duration_ms()?),
+            "touch" => self.touch_ms = Some(duration_ms()?),
+            "timeout" => self.timeout = Duration::from_millis(duration_ms()?).min(TIMEOUT_MAX),
+            "exact" => self.is_exact = flag()?,
+            "values" => self.has_values = flag()?,
+            "ack" => {
+                self.ack = match value.as_ref() {
+                    "all" => AckMode::All,
+                    "local" => AckMode::Local,
+                    _ => return Err(bad(&"give local or all")),
+                };
+            }
+            "limit" => {
+                let limit = value.parse::<u64>().ok().filter(|limit| *limit > 0);
+                let limit = limit.ok_or_else(|| bad(&"give a number from 1 to 1000"))?;
+                self.limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PAGE_RECORDS_MAX);
+            }
+            // The only one left.
+            _ => {
+                self.after = Some(cursor_key(&value).ok_or_else(|| bad(&"it is no cursor of a list answer"))?)
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The cursor behind a page that ends with `key`.
+pub(super) fn cursor(key: &Key) -> String {
+    URL_SAFE_NO_PAD.encode(key.encoded())
+}
+
+fn cursor_key(cursor: &str) -> Option<Key> {
+    Key::from_encoded(&URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
+}
+
+/// `If-Match` and `If-None-Match` of a write.
+pub(super) fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
+    let if_match = header(headers, &IF_MATCH)?;
+    let if_none_match = header(headers, &IF_NONE_MATCH)?;
+    conditions(if_match, if_none_match, "If-Match", "If-None-Match")
+}
+
+/// The same from a batch's fields.
+pub(super) fn conditions(
+    if_match: Option<&str>,
+    if_none_match: Option<&str>,
+    match_name: &str,
+    none_match_name: &str,
+) -> Result<Condition, Problem> {
+    match (if_match, if_none_match) {
+        (None, None) => Ok(Condition::Always),
+        (None, Some("*")) => Ok(Condition::Absent),
+        (None, Some(_)) => Err(Problem::bad_request(format!("{none_match_name} takes * alone"))),
+        (Some("*"), None) => Ok(Condition::Present),
+        (Some(etags), None) => {
+            let etags: Vec<String> = etags.split(',').map(|etag| etag.trim().to_owned()).collect();
+            let is_etag = |etag: &String| {
+                let inner = etag.strip_prefix("W/").unwrap_or(etag);
+                inner.len() >= 2 && inner.starts_with('"') && inner.ends_with('"')
+            };
+            if etags.iter().all(is_etag) {
+                Ok(Condition::Matches(etags))
+            } else {
+                Err(Problem::bad_request(format!("{match_name} takes * or ETags, quotes included")))
+            }
+        }
+        (Some(_), Some(_)) => {
+            Err(Problem::bad_request(format!("give {match_name} or {none_match_name}, not both")))
+        }
+    }
+}
+
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    value.to_str().map(Some).map_err(|_| Problem::bad_request(format!("the header {name} is not ASCII")))
+}
+
+/// The media type a value comes with; empty when none is given.
+pub(super) fn content_type(headers: &HeaderMap) -> Result<&str, Problem> {
+    check_content_type(header(headers, &CONTENT_TYPE)?.unwrap_or_default())
+}
+
+/// Refuses what could not stand in a header again.
+pub(super) fn check_content_type(content_type: &str) -> Result<&str, Problem> {
+    let is_printable = content_type.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if content_type.len() > CONTENT_TYPE_BYTES_MAX || !is_printable {
+        return Err(Problem::bad_request("the content type is at most 255 printable ASCII characters"));
+    }
+    Ok(content_type)
+}
+
+/// Reads a body of at most `limit_bytes`.
+pub(super) async fn body<B>(headers: &HeaderMap, body: B, limit_bytes: u64) -> Result<Bytes, Problem>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|announced| announced > limit_bytes) {
+        return Err(Problem::too_large(limit_bytes));
+    }
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
+    match collected {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(Problem::too_large(limit_bytes))
+        }
+        Ok(Err(_)) => Err(Problem::bad_request("the body ended before it was whole")),
+        Err(_) => Err(Problem::new(ProblemKind::SlowBody, "send the body within ten seconds")),
+    }
+}
+
+/// The key of a record's path.
+pub(super) fn key(path: &str) -> Result<Key, Problem> {
+    Key::from_path(path).map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_refused(text: &str) {
+        let taken = ["ttl", "limit", "cursor", "match", "ack", "values", "timeout"];
+        assert!(query(Some(text), &taken).is_err(), "{text}");
+    }
+
+    #[test]
+    fn bad_parameters_are_refused() {
+        for text in [
+            "nope=1",
+            "ttl=0s",
+            "ttl=5",
+            "ttl",
+            "ttl=1s&ttl=2s",
+            "limit=0",
+            "limit=-1",
+            "limit=x",
+            "cursor=!",
+            "cursor=AA",
+            "match=",
+            "match=a*",
+            "match=**/a",
+            "match=a//b",
+            "match=%zz",
+            "ack=some",
+            "values=1",
+            "timeout=99999d",
+            "ttl=%ff",
+            "=",
+        ] {
+            check_refused(text);
+        }
+    }
+
+    #[test]
+    fn a_limit_is_cut_and_a_cursor_comes_back() {
+        let key = Key::from_path("user/42").expect("a key");
+        let text = format!("limit=5000&cursor={}", cursor(&key));
+        let parsed = query(Some(&text), &["limit", "cursor"]).expect("well-formed");
+        assert_eq!((parsed.limit, parsed.after), (1_000, Some(key)));
+    }
+
+    #[test]
+    fn conditions_are_one_choice() {
+        let check = |if_match, if_none_match| conditions(if_match, if_none_match, "a", "b").ok();
+        assert_eq!(check(None, None), Some(Condition::Always));
+        assert_eq!(check(None, Some("*")), Some(Condition::Absent));
+        assert_eq!(check(Some("*"), None), Some(Condition::Present));
+        let etags = Condition::Matches(vec!["\"a\"".to_owned(), "\"b\"".to_owned()]);
+        assert_eq!(check(Some("\"a\", \"b\""), None), Some(etags));
+        for (if_match, if_none_match) in
+            [(Some("a"), None), (None, Some("\"a\"")), (Some("*"), Some("*")), (Some(""), None)]
+        {
+            assert_eq!(check(if_match, if_none_match), None);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What is counted, in the text format of OpenMetrics. Units are in the names.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use http::StatusCode;
+use mneme_replica::status::{DigestState, MemberState};
+use prometheus_client::encoding::text::{encode, encode_registry};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::driver::Driver;
+
+/// A route of the client port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Route {
+    /// GET and HEAD of a record.
+    Get,
+    /// PUT of a record.
+    Put,
+    /// DELETE of a record.
+    Delete,
+    /// Touch.
+    Touch,
+    /// List.
+    List,
+    /// Delete by match.
+    DeleteMatching,
+    /// Batch.
+    Batch,
+    /// Status.
+    Status,
+    /// Anything else.
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: Route,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: Route,
+}
+
+type Histograms = Family<RouteLabels, Histogram, fn() -> Histogram>;
+
+/// Counters and histograms that are kept as things happen; the rest is read when it is asked for.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histograms,
+    /// How long commits take, fsync included.
+    pub commit_seconds: Histogram,
+    /// How many entries go into a commit.
+    pub commit_entries: Histogram,
+    /// Handshakes that were refused.
+    pub link_refusals: Counter<u64, AtomicU64>,
+}
+
+fn latency() -> Histogram {
+    // 50 µs to 6.5 s, each twice the last.
+    Histogram::new(exponential_buckets(0.000_05, 2.0, 18))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("mneme");
+        let requests = Family::default();
+        let request_seconds = Histograms::new_with_constructor(latency);
+        let (commit_seconds, link_refusals) = (latency(), Counter::default());
+        let commit_entries = Histogram::new(exponential_buckets(1.0, 2.0, 14));
+        registry.register("requests", "Requests of the client port", requests.clone());
+        registry.register_with_unit(
+            "request",
+            "Time from a request's headers to its answer",
+            Unit::Seconds,
+            request_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "commit",
+            "Time of a commit, fsync included",
+            Unit::Seconds,
+            commit_seconds.clone(),
+        );
+        registry.register("commit_entries", "Entries that go into one commit", commit_entries.clone());
+        registry.register("link_refusals", "Handshakes with peers that were refused", link_refusals.clone());
+        Self { registry, requests, request_seconds, commit_seconds, commit_entries, link_refusals }
+    }
+}
+
+impl Metrics {
+    /// A request was answered.
+    pub fn request(&self, route: Route, status: StatusCode, elapsed: Duration) {
+        self.requests.get_or_create(&RequestLabels { route, status: status.as_u16() }).inc();
+        self.request_seconds.get_or_create(&RouteLabels { route }).observe(elapsed.as_secs_f64());
+    }
+
+    /// Everything, as text.
+    pub fn encode(&self, driver: &Driver) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode_registry(&mut text, &self.registry);
+        let _ = encode(&mut text, &replica(driver));
+        text
+    }
+}
+
+/// Labels given as pairs.
+type Labels = Vec<(&'static str, String)>;
+
+/// What the replica says of itself now.
+fn replica(driver: &Driver) -> Registry {
+    let mut registry = Registry::with_prefix("mneme");
+    let (status, size) = (driver.status(), driver.stored_size());
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let mut gauge = |name: &str, help: &str, values: Vec<(Labels, i64)>| {
+        let family = Family::<Labels, Gauge>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).set(value);
+        }
+        registry.register(name, help, family);
+    };
+    let alone = |value: i64| vec![(Vec::new(), value)];
+    gauge("ready", "Whether the node is ready for traffic", alone(status.is_ready.into()));
+    let tables = |value: fn(&mneme_replica::status::TableStatus) -> u64| {
+        let table = |table: &mneme_replica::status::TableStatus| {
+            (vec![("table", table.name.to_string())], number(value(table)))
+        };
+        status.tables.iter().map(table).collect::<Vec<_>>()
+    };
+    gauge("records", "Live records", tables(|table| table.live));
+    gauge("tombstones", "Tombstones", tables(|table| table.tombstones));
+    gauge("table_bytes", "Bytes of live keys and values", tables(|table| table.bytes));
+    let members = |value: fn(&mneme_replica::status::MemberStatus) -> i64| {
+        let others = status.members.iter().filter(|member| member.state != MemberState::Myself);
+        others.map(|member| (vec![("member", member.node.to_string())], value(member))).collect::<Vec<_>>()
+    };
+    gauge(
+        "member_live",
+        "Whether the member is in contact",
+        members(|member| i64::from(matches!(member.state, MemberState::Live | MemberState::Joining))),
+    );
+    gauge(
+        "member_lag_writes",
+        "Writes that the member lacks",
+        members(|member| i64::try_from(member.lag_writes).unwrap_or(i64::MAX)),
+    );
+    gauge(
+        "member_queue_bytes",
+        "Bytes of writes that wait to be pushed to the member",
+        members(|member| i64::try_from(member.outbox_bytes).unwrap_or(i64::MAX)),
+    );
+    gauge("member_skew_milliseconds", "Clock of the member less ours", members(|member| member.skew_ms));
+    gauge(
+        "member_digest_unequal",
+        "Whether the member's data differed when last compared",
+        members(|member| i64::from(member.digest == DigestState::Unequal)),
+    );
+    gauge(
+        "acknowledgement_waits",
+        "Client writes that wait for acknowledgement",
+        alone(count(status.writes_in_flight)),
+    );
+    gauge("storage_queue_bytes", "Bytes that wait for the disk", alone(count(driver.queue().bytes())));
+    gauge(
+        "storage_file_bytes",
+        "Size of the file",
+        alone(number(size.file.file_bytes.max(size.frame_bytes))),
+    );
+    gauge("storage_frame_bytes", "Bytes of the frames in the file", alone(number(size.frame_bytes)));
+    let counters = status.counters;
+    for (name, help, value) in [
+        ("writes_taken", "Writes taken from clients", counters.writes_taken),
+        ("writes_merged", "Writes merged from peers' pushes", counters.writes_pushed_here),
+        ("delta_rows", "Rows merged from deltas", counters.delta_rows),
+        ("deltas_asked", "Deltas asked for", counters.deltas_asked),
+        ("divergence_repaired", "Rows joined because digests differed", counters.divergence_repaired),
+        (
+            "digest_mismatches",
+            "Comparisons that found a difference at equal vectors",
+            counters.digest_mismatches,
+        ),
+        ("clock_refusals", "Rows refused because their version was ahead", counters.clock_refusals),
+        ("queues_dropped", "Queues to peers that overflowed", counters.outboxes_dropped),
+        ("rows_swept", "Rows dropped by the sweep", counters.swept),
+        ("records_evicted", "Records evicted", counters.evicted),
+        ("heartbeats", "Heartbeats taken in", counters.heartbeats),
+        ("records_needed", "Touches that met no value", counters.records_needed),
+    ] {
+        registry.register(name, help, ConstCounter::new(value));
+    }
+    registry
+}

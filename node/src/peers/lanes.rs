@@ -1,0 +1,152 @@
+//! What goes out on a link: three lanes, so that heartbeats and deltas never wait behind pushes.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame};
+use mneme_replica::codec;
+use mneme_replica::event::Event;
+use mneme_replica::id::{NodeId, Origin};
+use mneme_replica::message::{Lane, Message};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::wire;
+use crate::driver::Driver;
+
+/// Messages that wait on one lane, at most: pushes are bounded by the replica, the rest is repeated by heartbeats.
+const LANE_MESSAGES_MAX: usize = 256;
+/// Bytes handed to HTTP/2 at once.
+const CHUNK_BYTES: usize = 128 << 10;
+
+/// The sending ends of a link. Dropping them closes the link.
+#[derive(Debug)]
+pub struct Lanes {
+    peer: Origin,
+    link: u64,
+    is_dialled_here: bool,
+    senders: [mpsc::Sender<Message>; 3],
+    _guard: DropGuard,
+}
+
+impl Lanes {
+    pub(super) fn new(
+        peer: Origin,
+        link: u64,
+        is_dialled_here: bool,
+        senders: [mpsc::Sender<Message>; 3],
+        close: &CancellationToken,
+    ) -> Self {
+        Self { peer, link, is_dialled_here, senders, _guard: close.clone().drop_guard() }
+    }
+
+    /// Number of the link, drawn by whoever dialled.
+    pub fn link(&self) -> u64 {
+        self.link
+    }
+
+    /// Whether this link stays when both processes dialled each other: the one that the smaller id dialled does, so
+    /// both ends agree without a word.
+    pub fn stays_beside(&self, other: &Self, here: NodeId) -> bool {
+        let is_first_choice = |lanes: &Self| lanes.is_dialled_here == (here < lanes.peer.node);
+        self.peer == other.peer && is_first_choice(self) && !is_first_choice(other)
+    }
+
+    /// Hands a message to a lane; says whether it was taken.
+    pub fn send(&self, lane: Lane, message: Message) -> bool {
+        self.senders[lane_index(lane)].try_send(message).is_ok()
+    }
+}
+
+/// Position of a lane in arrays.
+pub(super) fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Push => 0,
+        Lane::Heartbeat => 1,
+        Lane::Bulk => 2,
+    }
+}
+
+/// The sending end of one connection.
+pub(super) struct LaneSender {
+    /// Frames of the handshake. Messages wait until this is dropped.
+    pub(super) handshake: mpsc::Sender<Bytes>,
+    pub(super) messages: mpsc::Sender<Message>,
+    /// Set when the link is greeted.
+    pub(super) taker: Arc<OnceLock<Taker>>,
+    /// Closes the connection.
+    pub(super) close: CancellationToken,
+}
+
+/// Makes a lane: what is sent comes out of the body.
+pub(super) fn lane() -> (LaneSender, LaneBody) {
+    let (handshake, handshake_receiver) = mpsc::channel(2);
+    let (messages, receiver) = mpsc::channel(LANE_MESSAGES_MAX);
+    let (taker, close) = (Arc::new(OnceLock::new()), CancellationToken::new());
+    let closed = Box::pin(close.clone().cancelled_owned());
+    let body = LaneBody { handshake: Some(handshake_receiver), receiver, closed, taker: taker.clone() };
+    (LaneSender { handshake, messages, taker, close }, body)
+}
+
+/// Who is told that a push was taken; set when the link is greeted.
+#[derive(Clone)]
+pub(super) struct Taker {
+    pub(super) driver: Arc<Driver>,
+    pub(super) peer: NodeId,
+}
+
+/// A lane as the body of a request or an answer.
+pub(super) struct LaneBody {
+    handshake: Option<mpsc::Receiver<Bytes>>,
+    receiver: mpsc::Receiver<Message>,
+    closed: Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>,
+    taker: Arc<OnceLock<Taker>>,
+}
+
+impl Body for LaneBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.closed.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        while let Some(handshake) = &mut self.handshake {
+            match std::task::ready!(handshake.poll_recv(context)) {
+                Some(frame) => return Poll::Ready(Some(Ok(Frame::data(frame)))),
+                None => self.handshake = None,
+            }
+        }
+        let Some(first) = std::task::ready!(self.receiver.poll_recv(context)) else {
+            return Poll::Ready(None);
+        };
+        // What waits goes together: one chunk, one write to the socket.
+        let (mut buffer, mut pushes, mut next) = (Vec::new(), 0, Some(first));
+        while let Some(message) = next {
+            pushes += usize::from(matches!(message, Message::Push { .. }));
+            wire::put_frame(&mut buffer, |buffer| codec::encode_message(&message, buffer));
+            next = if buffer.len() < CHUNK_BYTES { self.receiver.try_recv().ok() } else { None };
+        }
+        if let Some(taker) = self.taker.get() {
+            for _ in 0..pushes {
+                taker.driver.step(Event::PushTaken { peer: taker.peer });
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(buffer.into()))))
+    }
+}
+
+/// The body type of answers on the peer port.
+pub(super) type PeerBody = http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+impl LaneBody {
+    pub(super) fn boxed_body(self) -> PeerBody {
+        self.boxed_unsync()
+    }
+}
