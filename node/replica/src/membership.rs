@@ -1,6 +1,6 @@
 //! A member as seen from here: contact, acknowledgements, what waits for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::id::{NodeId, Origin};
@@ -56,7 +56,8 @@ pub(crate) struct Member {
     /// Until when we tell it that we refuse its writes.
     pub(crate) clock_refused_boot_ms: Option<u64>,
     pub(crate) is_ready: bool,
-    pub(crate) called_live_by_peer: bool,
+    /// Who says that it is live, as each said last: all members that a peer in contact calls live must be caught up with.
+    pub(crate) called_live_by: BTreeSet<NodeId>,
     pub(crate) acked: (u64, u64),
     pub(crate) skew_samples: VecDeque<i64>,
     pub(crate) digest: DigestState,
@@ -85,7 +86,7 @@ impl Member {
     pub(crate) fn greet(&mut self, hello: &Hello, boot_ms: u64) {
         if self.origin != Some(hello.origin) {
             *self = Self {
-                called_live_by_peer: self.called_live_by_peer,
+                called_live_by: std::mem::take(&mut self.called_live_by),
                 origin: Some(hello.origin),
                 last_epoch: hello.origin.epoch,
                 ..Self::default()

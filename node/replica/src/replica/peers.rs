@@ -114,7 +114,7 @@ impl Replica {
         let address = member.address.clone();
         // An address that another id answers: whoever had it is retired.
         self.retire(|other, member| other != node && !address.is_empty() && member.address == address);
-        self.learn(&hello.members);
+        self.learn(node, &hello.members);
         if !was_in_contact {
             self.notice(Notice::PeerLive { peer: node });
             self.ask_exchange(node);
@@ -136,8 +136,11 @@ impl Replica {
         }
     }
 
-    /// Learns of members from a peer, so that the mesh becomes full.
-    fn learn(&mut self, infos: &[MemberInfo]) {
+    /// Learns of members from a peer, so that the mesh becomes full, and whom it calls live now.
+    fn learn(&mut self, teller: NodeId, infos: &[MemberInfo]) {
+        for member in self.members.values_mut() {
+            member.called_live_by.remove(&teller);
+        }
         for info in infos {
             if info.node == self.settings.origin.node {
                 continue;
@@ -149,7 +152,9 @@ impl Replica {
                 continue;
             }
             let member = self.members.entry(info.node).or_insert_with(|| Member::known(info));
-            member.called_live_by_peer |= info.is_live;
+            if info.is_live {
+                member.called_live_by.insert(teller);
+            }
         }
     }
 
@@ -227,7 +232,7 @@ impl Replica {
         member.exchange = Exchange::CatchUp(vector);
         for node in live {
             if let Some(other) = self.members.get_mut(node) {
-                other.called_live_by_peer = true;
+                other.called_live_by.insert(peer);
             }
         }
         self.catch_up_exchanges();
@@ -259,7 +264,7 @@ impl Replica {
             // Another kind was refused in the handshake; a table made since is refused at its rows.
             let _ = self.tables.know(info);
         }
-        self.learn(&heartbeat.members);
+        self.learn(peer, &heartbeat.members);
         let is_ahead = !self.applied.dominates(&heartbeat.applied);
         let Some(member) = self.members.get_mut(&peer) else { return };
         member.applied = member.applied.max(heartbeat.applied.contiguous(mine));
@@ -310,7 +315,10 @@ impl Replica {
             member.lose(boot_ms);
             // Its next process is greeted at once.
             member.origin = None;
-            member.called_live_by_peer = false;
+            member.called_live_by.clear();
+        }
+        for member in self.members.values_mut() {
+            member.called_live_by.remove(&peer);
         }
         self.effects.push(Effect::Disconnect { peer });
         self.settle();

@@ -94,13 +94,17 @@ impl Replica {
         }
         for peer in &lost {
             for member in self.members.values_mut() {
-                // Whoever calls it live will say so again.
-                member.called_live_by_peer &= member.is_in_contact;
+                member.called_live_by.remove(peer);
             }
             self.notice(Notice::PeerSuspect { peer: *peer });
         }
+        let in_contact = self.members.values().filter(|member| member.is_in_contact);
+        let taken: BTreeSet<String> = in_contact.map(|member| member.address.clone()).collect();
         self.retire(|_, member| {
-            member.down_since_boot_ms.is_some_and(|since| boot_ms.saturating_sub(since) >= RETIRE_AFTER_MS)
+            let is_long_gone = |since| boot_ms.saturating_sub(since) >= RETIRE_AFTER_MS;
+            // Another id may have answered at its address while it still counted as live.
+            member.down_since_boot_ms.is_some_and(is_long_gone)
+                || !member.address.is_empty() && taken.contains(&member.address)
         });
         if !lost.is_empty() {
             self.settle();
@@ -196,7 +200,7 @@ impl Replica {
                 .all(|member| !member.is_in_contact || member.exchange == Exchange::Done);
         }
         let is_pending = |member: &crate::membership::Member| {
-            member.exchange != Exchange::Done && (member.is_in_contact || member.called_live_by_peer)
+            member.exchange != Exchange::Done && (member.is_in_contact || !member.called_live_by.is_empty())
         };
         if self.members.values().any(is_pending) && !self.is_join_time_over() {
             return false;
