@@ -32,7 +32,7 @@ use tower::ServiceExt;
 
 pub use self::admin::router as admin_router;
 use self::auth::AuthTokens;
-use self::problem::{Answer, Problem};
+use self::problem::{Answer, Problem, ProblemKind};
 pub use self::status::StatusContext;
 use crate::driver::Driver;
 use crate::metrics::Route;
@@ -94,7 +94,10 @@ impl Api {
         let started = Instant::now();
         let route = route(request.method(), request.uri().path());
         let is_admitted = self.tokens.as_ref().is_none_or(|tokens| tokens.borrow().admit(request.headers()));
-        let answer = if !is_admitted {
+        let answer = if header_bytes(&request) > HEADER_BYTES_MAX {
+            let detail = format!("at most {HEADER_BYTES_MAX} bytes of path and headers are taken");
+            Problem::new(ProblemKind::HeadersTooLarge, detail).answer().map(Either::Left)
+        } else if !is_admitted {
             Problem::unauthorized().answer().map(Either::Left)
         } else if RecordPath::of(request.uri().path()).is_some() {
             self.on_record(request).await.map(Either::Left)
@@ -134,6 +137,17 @@ impl Api {
         };
         answer.unwrap_or_else(Problem::answer)
     }
+}
+
+/// Bytes of path and headers of a request, at most (431). The connection's buffer is larger, so that the answer can be
+/// given before the connection is closed.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+
+fn header_bytes<B>(request: &Request<B>) -> usize {
+    let uri = request.uri();
+    let target_bytes = uri.path().len() + uri.query().map_or(0, str::len);
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    target_bytes + headers.sum::<usize>()
 }
 
 /// The route of a request, for the metrics.

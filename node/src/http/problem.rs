@@ -23,6 +23,7 @@ pub(super) enum ProblemKind {
     RecordDeleted,
     ConditionFailed,
     TooLarge,
+    HeadersTooLarge,
     NotServing,
     Clock,
     Draining,
@@ -51,6 +52,11 @@ impl ProblemKind {
                 (StatusCode::PRECONDITION_FAILED, "condition-failed", "The condition does not hold")
             }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            Self::HeadersTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers-too-large",
+                "The headers are too large",
+            ),
             Self::NotServing => {
                 (StatusCode::SERVICE_UNAVAILABLE, "not-serving", "The node does not serve for now")
             }

@@ -18,8 +18,8 @@ use tokio_util::task::TaskTracker;
 const CONNECTIONS_MAX: usize = 16_384;
 /// Time the headers of a request take, at most.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of the headers of a request, at most (431).
-const HEADER_BYTES_MAX: usize = 16 << 10;
+/// Bytes that a connection buffers: more than headers may have, so that too many are answered and not cut off.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Requests of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 256;
 /// Pause after a failed accept: out of file descriptors is over in a moment or not at all.
@@ -66,12 +66,12 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEADER_BYTES_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .pipeline_flush(true);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(HEADER_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(BUFFER_BYTES_MAX).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(Some(HEADER_TIMEOUT * 3));
     builder
