@@ -178,3 +178,6 @@ pub(super) fn pause(ttl: Option<Duration>, failures: u32) -> Duration {
     let pause = ttl.unwrap_or_else(|| PAUSE_MIN * 2u32.saturating_pow(failures.min(4).saturating_sub(1)));
     pause.clamp(PAUSE_MIN, PAUSE_MAX).mul_f64(rand::random_range(0.9..1.1))
 }
+
+#[cfg(test)]
+mod tests;
