@@ -9,7 +9,7 @@ use prometheus_client::encoding::text::{encode, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
@@ -122,6 +122,12 @@ fn replica(driver: &Driver) -> Registry {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let mut gauge = |name: &str, help: &str, values: Vec<(Labels, i64)>| {
+        if let [(labels, value)] = &values[..]
+            && labels.is_empty()
+        {
+            registry.register(name, help, ConstGauge::new(*value));
+            return;
+        }
         let family = Family::<Labels, Gauge>::default();
         for (labels, value) in values {
             family.get_or_create(&labels).set(value);

@@ -160,6 +160,19 @@ fn advertised(config: &Config, listeners: &Listeners) -> String {
     if bound.ip().is_unspecified() { format!(":{}", bound.port()) } else { bound.to_string() }
 }
 
+/// Sources without this node's own address in the explicit list: a list that names nobody else names no peer, so there
+/// is nobody to wait for.
+fn without_own(sources: Vec<Source>, own: &str) -> Vec<Source> {
+    let others = |source| match source {
+        Source::List(addresses) => {
+            let others: Vec<String> = addresses.into_iter().filter(|address| address != own).collect();
+            (!others.is_empty()).then_some(Source::List(others))
+        }
+        source => Some(source),
+    };
+    sources.into_iter().filter_map(others).collect()
+}
+
 /// Files of secrets as they were at the start.
 struct Secrets {
     tokens: Option<AuthTokens>,
@@ -226,7 +239,8 @@ impl Node {
             Arc::new(move |address: &str| peers.is_in_contact(address))
         };
         let remembered = last_good::load(&config.data_dir);
-        let discovery = Discovery::new(config.sources.clone(), dns, &remembered, contact);
+        let sources = without_own(config.sources.clone(), &driver.hello().address);
+        let discovery = Discovery::new(sources, dns, &remembered, contact);
         let discovered = discovery.subscribe();
         let context = StatusContext {
             name: config.node_name.clone(),

@@ -11,11 +11,12 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::binary;
 use crate::node::NodeSpec;
 
-/// Start of the names of namespaces. With a process id and a number it stays within the 15 bytes of a device name.
+/// Start of the names of namespaces. With a process id and two numbers it stays within the 15 bytes of a device name.
 const PREFIX: &str = "mnm";
 
 /// An address of the network card of nobody.
@@ -39,9 +40,11 @@ impl Network {
     pub fn new(nodes: usize) -> Self {
         assert!(rustix::process::geteuid().is_root(), "network namespaces need root: run this suite as root");
         remove_left_behind();
+        static NETWORKS: AtomicU32 = AtomicU32::new(0);
+        let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
-        let subnet = u8::try_from(process % 250).expect("less than 250");
-        let network = Self { tag: format!("{PREFIX}{process}"), nodes, subnet };
+        let subnet = u8::try_from((process + number) % 250).expect("less than 250");
+        let network = Self { tag: format!("{PREFIX}{process}x{number}"), nodes, subnet };
         ip(&["link", "add", &network.tag, "type", "bridge", "forward_delay", "0"]);
         ip(&["address", "add", &format!("198.18.{subnet}.254/24"), "dev", &network.tag]);
         ip(&["link", "set", &network.tag, "up"]);
@@ -143,8 +146,7 @@ impl Drop for Network {
 
 /// Removes the networks of runs that were killed before they could.
 fn remove_left_behind() {
-    let owner =
-        |name: &str| -> Option<u32> { name.strip_prefix(PREFIX)?.split(['-', 'v']).next()?.parse().ok() };
+    let owner = |name: &str| -> Option<u32> { name.strip_prefix(PREFIX)?.split('x').next()?.parse().ok() };
     let dead =
         |name: &str| owner(name).is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists());
     for (directory, command) in [("/run/netns", "netns"), ("/sys/class/net", "link")] {

@@ -41,8 +41,15 @@ struct Flags {
     token: Option<String>,
 }
 
+/// A read that takes longer finds another copy sooner through the load balancer. Beyond one second, which a node may
+/// need to notice that the peer it wants to hear from is gone.
+const READ_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// A write may stall for two seconds when a node dies.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
+
 struct App {
-    client: Client,
+    reader: Client,
+    writer: Client,
     table: TableName,
 }
 
@@ -104,7 +111,7 @@ impl App {
     async fn session(&self, headers: &HeaderMap) -> Result<Option<Session>, Failure> {
         let Some(session) = Session::from_cookie(headers) else { return Ok(None) };
         let Some(key) = session.key() else { return Ok(None) };
-        let read = self.client.get(&self.table, &key, Some(IDLE)).await?;
+        let read = self.reader.get(&self.table, &key, Some(IDLE)).await?;
         Ok(matches!(read, Read::Found(_)).then_some(session))
     }
 }
@@ -150,7 +157,7 @@ async fn sign_in(State(app): State<Arc<App>>, Form(form): Form<SignIn>) -> Resul
         only_new: true,
         ..PutOptions::default()
     };
-    match app.client.put(&app.table, &key, form.user.into_bytes(), &options).await? {
+    match app.writer.put(&app.table, &key, form.user.into_bytes(), &options).await? {
         Stored::Created(_) => {
             let Session { user, id } = session;
             Ok(redirect(&format!("session={user}.{id}; Path=/; HttpOnly; SameSite=Lax")))
@@ -164,7 +171,7 @@ async fn sign_in(State(app): State<Arc<App>>, Form(form): Form<SignIn>) -> Resul
 
 async fn sign_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Failure> {
     if let Some(key) = Session::from_cookie(&headers).and_then(|session| session.key()) {
-        app.client.delete(&app.table, &key).await?;
+        app.writer.delete(&app.table, &key).await?;
     }
     Ok(redirect(NO_COOKIE))
 }
@@ -172,7 +179,7 @@ async fn sign_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Res
 async fn sign_out_everywhere(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Failure> {
     // Only who is signed in may sign out the others.
     if let Some(session) = app.session(&headers).await? {
-        app.client.delete_matching(&app.table, &format!("user/{}/**", session.user)).await?;
+        app.writer.delete_matching(&app.table, &format!("user/{}/**", session.user)).await?;
     }
     Ok(redirect(NO_COOKIE))
 }
@@ -180,7 +187,7 @@ async fn sign_out_everywhere(State(app): State<Arc<App>>, headers: HeaderMap) ->
 /// For the load balancer: whether the node beside this copy answers.
 async fn health(State(app): State<Arc<App>>) -> Result<&'static str, Failure> {
     if let Ok(key) = Key::from_segments(["healthz"]) {
-        app.client.get(&app.table, &key, None).await?;
+        app.reader.get(&app.table, &key, None).await?;
     }
     Ok("ok\n")
 }
@@ -199,12 +206,13 @@ fn router(app: App) -> Router {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
-    let client = Client::new(&flags.mneme)?.with_timeout(Duration::from_secs(6));
+    let client = Client::new(&flags.mneme)?;
     let client = match &flags.token {
         Some(token) => client.with_token(token)?,
         None => client,
     };
-    let app = App { client, table: "sessions".parse()? };
+    let (reader, writer) = (client.clone().with_timeout(READ_TIMEOUT), client.with_timeout(WRITE_TIMEOUT));
+    let app = App { reader, writer, table: "sessions".parse()? };
     let listener = tokio::net::TcpListener::bind(flags.listen)
         .await
         .with_context(|| format!("failed to listen on {}", flags.listen))?;
