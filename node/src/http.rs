@@ -1,7 +1,7 @@
 //! The client port and the admin port.
 //!
 //! [`Api::handle`] is the way of every request: token, then records and touches by hand (axum alone costs a third of
-//! a read), the rest by the router in [`routes`].
+//! a read), the rest by the router in `routes`.
 
 mod admin;
 pub mod auth;
@@ -14,8 +14,6 @@ mod routes;
 pub mod server;
 mod status;
 
-#[cfg(test)]
-mod tests;
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,7 +1,7 @@
 //! The peers: links to them, and where they are found.
 //!
 //! Identity comes from the handshake, an address is only a hint. Between two processes there is one link of three
-//! connections ([`link`]), whoever dialled.
+//! connections (`link`), whoever dialled.
 
 mod accept;
 mod dial;

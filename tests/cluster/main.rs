@@ -12,3 +12,4 @@ mod lifecycle;
 mod listing;
 mod replication;
 mod split;
+mod storage;

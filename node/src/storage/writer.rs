@@ -24,6 +24,8 @@ const COMMIT_BYTES_MAX: usize = 4 << 20;
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Bytes of old frames rewritten in one slice: a few milliseconds.
 const COMPACTION_SLICE_BYTES: usize = 512 << 10;
+/// The same while much is written.
+const COMPACTION_SLICE_BYTES_MAX: usize = 16 << 20;
 /// Dead bytes that are never worth a compaction.
 const DEAD_BYTES_MIN: u64 = 16 << 20;
 
@@ -167,10 +169,14 @@ pub struct Writer<S> {
 struct Compaction {
     /// Frames before this one are still to be rewritten; 0 when none is under way.
     until: u64,
-    /// Bytes of all frames when the last one ended.
-    bytes_after: u64,
+    /// Bytes of the states that were still current when the last one looked.
+    found_alive_bytes: u64,
+    /// The same of the one under way.
+    rewritten_bytes: u64,
     /// Bytes of all frames when it was last asked whether one is due.
     bytes_asked: u64,
+    /// Bytes appended since the last slice.
+    bytes_appended: usize,
     is_shrinking: bool,
 }
 
@@ -263,11 +269,8 @@ impl<S: Storage> Writer<S> {
             Ok(()) => {}
             Err(StorageError::Full) if first.is_some() => {
                 // No room to make room: not before the file has grown again. What waits may still fit.
-                self.compaction = Compaction {
-                    bytes_after: self.stored.bytes,
-                    bytes_asked: self.stored.bytes,
-                    ..Compaction::default()
-                };
+                self.compaction =
+                    Compaction { bytes_asked: self.stored.bytes + DEAD_BYTES_MIN, ..Compaction::default() };
                 return Box::pin(self.commit(items, None)).await;
             }
             Err(StorageError::Full) => {
@@ -276,6 +279,7 @@ impl<S: Storage> Writer<S> {
             }
             Err(error) => return Err(error),
         }
+        self.compaction.bytes_appended += added_bytes;
         self.stored.vector = vector;
         self.stored.next = next;
         self.stored.first = first.unwrap_or(self.stored.first);
@@ -312,10 +316,10 @@ impl<S: Storage> Writer<S> {
             return false;
         }
         self.compaction.bytes_asked = bytes;
-        // Also against what the last one left: where the estimate is too low, it must not begin again at once.
-        let left = self.compaction.bytes_after;
-        let is_due =
-            bytes > self.owner.live_bytes() * 2 + DEAD_BYTES_MIN && bytes > left + left / 4 + DEAD_BYTES_MIN;
+        let estimate = self.owner.live_bytes();
+        // Where the estimate is too low, what the last compaction found alive counts: it must not begin again at once.
+        let live_bytes = estimate.max(self.compaction.found_alive_bytes.min(estimate * 2));
+        let is_due = bytes > live_bytes * 2 + DEAD_BYTES_MIN;
         if is_due {
             self.compaction.until = self.stored.next;
         }
@@ -327,7 +331,10 @@ impl<S: Storage> Writer<S> {
     /// Currency is judged first, by memory, which is ahead of the file; then everything that made it so is taken into
     /// the same transaction. So a state is dropped only when what supersedes it is in the file.
     async fn compact(&mut self) -> Result<(), StorageError> {
-        let frames = self.storage.frames(self.stored.first - 1, COMPACTION_SLICE_BYTES).await?;
+        // Twice what was appended meanwhile: it has to be faster than the writes that go on.
+        let appended = std::mem::take(&mut self.compaction.bytes_appended);
+        let slice_bytes = (appended * 2).clamp(COMPACTION_SLICE_BYTES, COMPACTION_SLICE_BYTES_MAX);
+        let frames = self.storage.frames(self.stored.first - 1, slice_bytes).await?;
         let frames: Vec<StoredFrame> =
             frames.into_iter().filter(|frame| frame.id < self.compaction.until).collect();
         let Some(last) = frames.last().map(|frame| frame.id) else {
@@ -351,12 +358,16 @@ impl<S: Storage> Writer<S> {
             }
         }
         rows.push_rows(&current);
+        self.compaction.rewritten_bytes += rows.bytes() as u64;
         self.owner.barrier();
         let items = self.queue.take(usize::MAX);
         self.commit(items, Some(Compacted { rows, first: last + 1, freed_bytes })).await?;
         if self.compaction.until <= self.stored.first && self.compaction.until > 0 {
-            self.compaction =
-                Compaction { bytes_after: self.stored.bytes, is_shrinking: true, ..Compaction::default() };
+            self.compaction = Compaction {
+                found_alive_bytes: self.compaction.rewritten_bytes,
+                is_shrinking: true,
+                ..Compaction::default()
+            };
             self.file = self.storage.size().await?;
         }
         Ok(())
