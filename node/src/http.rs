@@ -14,7 +14,6 @@ mod routes;
 pub mod server;
 mod status;
 
-
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -46,9 +46,14 @@ impl Deadlines {
         due
     }
 
-    /// Takes the row that is filed earliest: a candidate for eviction.
-    pub(crate) fn earliest(&mut self) -> Option<(u32, u64)> {
-        self.due(u32::MAX, 1).pop()
+    /// Takes the row that is filed earliest beyond `second`: a candidate for eviction.
+    pub(crate) fn earliest_after(&mut self, second: u32) -> Option<(u32, u64)> {
+        let (filed, rows) = self.buckets.range_mut(second.saturating_add(1)..).next()?;
+        let (filed, number) = (*filed, rows.pop());
+        if rows.is_empty() {
+            self.buckets.remove(&filed);
+        }
+        number.map(|number| (filed, number))
     }
 
     /// Rows filed.

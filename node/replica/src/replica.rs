@@ -184,6 +184,7 @@ impl Replica {
     /// When the settings declare one table twice under two kinds, which the configuration refuses.
     pub fn recover(settings: Settings, sample: ClockSample) -> Recovery {
         let mut tables = Tables::default();
+        tables.now_ms = sample.wall_ms;
         for config in &settings.tables {
             tables.declare(config).expect("the configuration has each table once");
         }
@@ -201,6 +202,7 @@ impl Replica {
     pub fn step(&mut self, now: ClockSample, event: Event) -> Vec<Effect> {
         self.boot_ms = self.boot_ms.max(now.boot_ms);
         self.now_ms = self.time.at(self.boot_ms);
+        self.tables.now_ms = self.now_ms;
         self.notice_stall();
         match event {
             Event::Client { request, command, ack, timeout_ms } => {

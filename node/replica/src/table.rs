@@ -242,10 +242,10 @@ pub(crate) struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// Joins `record` into the state of a key; its shard must be among those locked.
-    pub(crate) fn merge(&mut self, subject: &Subject, hash: KeyHash, record: &Record) -> Merged {
+    /// Joins `record` into the state of a key at node time `now_ms`; its shard must be among those locked.
+    pub(crate) fn merge(&mut self, subject: &Subject, hash: KeyHash, record: &Record, now_ms: u64) -> Merged {
         let table = self.table;
-        self.shard(hash).merge(table.kind, &table.origins, subject, hash, record)
+        self.shard(hash).merge(table.kind, &table.origins, subject, hash, record, now_ms)
     }
 
     /// Drops whatever is held of a key.

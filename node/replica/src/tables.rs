@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::expiry::{Deadlines, drop_second};
 use crate::id::KeyHash;
 use crate::message::{TableDigest, TableInfo};
-use crate::record::{Record, Row, Subject};
+use crate::record::{Record, Row};
 use crate::table::{Locked, Merged, Origins, Stored, Table};
 
 /// Times as the replica uses them: a declared table's settings in milliseconds.
@@ -66,10 +66,8 @@ impl TableState {
     /// Counts what a merge or a removal changed, and files the row under its deadline.
     fn account(&mut self, locked: &mut Locked<'_>, hash: KeyHash, merged: &Merged) {
         self.digest.replace(hash, merged.before.as_ref(), merged.after.as_ref());
-        let is_live =
-            |record: &Option<Record<Stored>>| record.as_ref().is_some_and(|record| record.live().is_some());
         let is_dead = |record: &Option<Record<Stored>>| record.as_ref().is_some_and(Record::is_deleted);
-        adjust(&mut self.live, is_live(&merged.before).into(), is_live(&merged.after).into());
+        adjust(&mut self.live, merged.counted_before.into(), merged.counted_after.into());
         adjust(&mut self.tombstones, is_dead(&merged.before).into(), is_dead(&merged.after).into());
         adjust(&mut self.bytes, as_u64(merged.bytes_before), as_u64(merged.bytes_after));
         self.unknown_tombstones += usize::from(merged.unknown_after);
@@ -129,7 +127,8 @@ impl TableState {
             if found_bytes >= bytes {
                 break;
             }
-            let Some((filed, number)) = self.deadlines.earliest() else { break };
+            // What is filed up to here has expired or was evicted already.
+            let Some((filed, number)) = self.deadlines.earliest_after(drop_second(now_ms)) else { break };
             for (hash, record) in table.outlines(number) {
                 let second = drop_second(record.keep_until_ms());
                 if record.live().is_some() && table.filed_second(hash) != filed {
@@ -169,6 +168,8 @@ fn adjust(count: &mut u64, before: u64, after: u64) {
 pub(crate) struct Tables {
     states: BTreeMap<TableName, TableState>,
     origins: Arc<Origins>,
+    /// Node time, milliseconds: what is written with a deadline before it counts no more.
+    pub(crate) now_ms: u64,
     /// Rows that may be dropped at this second are not taken in: see [`crate::digest`].
     swept_second: u32,
 }
@@ -265,14 +266,14 @@ impl Tables {
     }
 
     fn merge_one_table(&mut self, rows: &[&Row], note: &mut dyn FnMut(usize, bool)) -> bool {
-        let swept_second = self.swept_second;
+        let (swept_second, now_ms) = (self.swept_second, self.now_ms);
         let Some(first) = rows.first() else { return false };
         let Ok(state) = self.state_of(&first.table, first.kind) else { return false };
         let table = state.table.clone();
         let mut locked = table.lock(rows.iter().map(|row| row.hash));
         let mut is_any_changed = false;
         for (position, row) in rows.iter().enumerate() {
-            let merged = merge_row(&mut locked, &row.subject, row.hash, &row.record, swept_second);
+            let merged = merge_row(&mut locked, row, swept_second, now_ms);
             if merged.is_changed {
                 state.account(&mut locked, row.hash, &merged);
             }
@@ -309,22 +310,17 @@ impl Tables {
 }
 
 /// Joins one row, and drops the result at once when the sweep has already passed it.
-fn merge_row(
-    locked: &mut Locked<'_>,
-    subject: &Subject,
-    hash: KeyHash,
-    record: &Record,
-    swept_second: u32,
-) -> Merged {
-    let merged = locked.merge(subject, hash, record);
+fn merge_row(locked: &mut Locked<'_>, row: &Row, swept_second: u32, now_ms: u64) -> Merged {
+    let merged = locked.merge(&row.subject, row.hash, &row.record, now_ms);
     let keep = |after: &Record<Stored>| drop_second(after.keep_until_ms()) > swept_second;
     if !merged.is_changed || merged.after.as_ref().is_none_or(keep) {
         return merged;
     }
-    let removed = locked.remove(hash);
+    let removed = locked.remove(row.hash);
     Merged {
         is_changed: merged.before.is_some(),
         before: merged.before,
+        counted_before: merged.counted_before,
         bytes_before: merged.bytes_before,
         ..removed
     }

@@ -164,8 +164,7 @@ impl Replica {
         if !rules.evicts {
             return Err(Rejection::TableFull);
         }
-        // Bytes of evicted records leave the count with the sweep, a minute later: what expired
-        // already is not evicted again.
+        // What is evicted leaves the count at once; what expired by itself, with the sweep.
         let victims = state.nearest_expiry(self.now_ms, wanted - rules.max_bytes, EVICTIONS_MAX);
         let written: BTreeSet<KeyHash> = rows.iter().map(|row| row.hash).collect();
         let table = state.table.clone();

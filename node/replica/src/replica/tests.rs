@@ -305,6 +305,34 @@ fn what_is_wrong_with_a_command_is_said_and_nothing_changes() {
 }
 
 #[test]
+fn each_put_at_the_limit_evicts_no_more_than_it_needs() {
+    let config = TableConfig {
+        max_bytes: 10 * 105,
+        when_full: WhenFull::EvictNearestExpiry,
+        ..TableConfig::new(name("t"))
+    };
+    let mut bench = Bench::new(1, vec![config], true);
+    for number in 0..30u8 {
+        let value = Value::new("", &[number; 100]);
+        let ttl_ms = Some(MINUTE_MS + u64::from(number) * 1_000);
+        bench.one(&format!("{number:02}"), Action::Put { value, ttl_ms, max_age_ms: None });
+        let status = bench.replica.status();
+        assert!(status.tables[0].bytes <= 1_050, "{number}: {} bytes", status.tables[0].bytes);
+        let expected = u64::from(number + 1).min(status.tables[0].bytes / 100);
+        assert_eq!(status.tables[0].live, expected, "{number}");
+        // Nothing but the oldest makes room, one for one.
+        assert!(
+            status.counters.evicted <= u64::from(number),
+            "{number}: {} evicted",
+            status.counters.evicted
+        );
+        let kept =
+            (0..=number).filter(|other| matches!(bench.read(&format!("{other:02}")), Lookup::Found(_)));
+        assert!(kept.count() >= usize::from(number + 1).min(9), "{number}");
+    }
+}
+
+#[test]
 fn a_full_table_rejects_or_evicts_what_stands_nearest_to_its_expiry() {
     let full = |when_full| TableConfig { max_bytes: 100, when_full, ..TableConfig::new(name("t")) };
     let mut bench = Bench::new(1, vec![full(WhenFull::Reject)], true);

@@ -90,6 +90,8 @@ pub(super) struct Entry {
     touch_origin: u32,
     /// Second of the deadline bucket in which this entry is filed; 0 when in none.
     pub(super) filed_second: u32,
+    /// Its deadline had passed when it was last written: evicted, or ended by an exact touch. No longer counted.
+    pub(super) is_ended: bool,
 }
 
 impl Entry {
@@ -115,6 +117,7 @@ impl Entry {
             base_origin: 0,
             touch_origin: 0,
             filed_second: 0,
+            is_ended: false,
         };
         entry.set_register(register, origins);
         entry
@@ -160,7 +163,7 @@ impl Entry {
 
     /// Bytes of key and value, as limits count them.
     pub(super) fn bytes(&self) -> usize {
-        self.block.0.len()
+        if self.is_ended { 0 } else { self.block.0.len() }
     }
 
     pub(super) fn found(&self, origins: &Origins) -> Found {

@@ -30,6 +30,10 @@ pub(crate) struct Merged {
     pub(crate) after: Option<Record<Stored>>,
     /// Whether anything changed.
     pub(crate) is_changed: bool,
+    /// Whether a live record was counted before.
+    pub(crate) counted_before: bool,
+    /// Whether one is counted now.
+    pub(crate) counted_after: bool,
     /// Live bytes before.
     pub(crate) bytes_before: usize,
     /// Live bytes after.
@@ -113,6 +117,7 @@ impl Shard {
         subject: &Subject,
         hash: KeyHash,
         record: &Record,
+        now_ms: u64,
     ) -> Merged {
         let before = self.outline(hash, origins);
         let mut after = before.clone().unwrap_or_default();
@@ -123,6 +128,10 @@ impl Shard {
             self.store(origins, subject, hash, &after);
             merged.is_changed = true;
             merged.after = Some(after);
+            if let Some(entry) = self.live_mut(hash) {
+                entry.is_ended = entry.deadline_ms() <= now_ms;
+            }
+            merged.counted_after = self.live(hash).is_some_and(|entry| !entry.is_ended);
             merged.bytes_after = self.live(hash).map_or(0, Entry::bytes);
             merged.unknown_after = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
         }
@@ -135,6 +144,7 @@ impl Shard {
         let mut merged = self.measure(hash, before);
         merged.is_changed = merged.before.is_some();
         merged.after = None;
+        merged.counted_after = false;
         merged.bytes_after = 0;
         merged.unknown_after = false;
         self.remove_live(hash);
@@ -153,11 +163,14 @@ impl Shard {
     fn measure(&self, hash: KeyHash, before: Option<Record<Stored>>) -> Merged {
         let entry = self.live(hash);
         let bytes = entry.map_or(0, Entry::bytes);
+        let is_counted = entry.is_some_and(|entry| !entry.is_ended);
         let is_unknown = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
         Merged {
             after: before.clone(),
             before,
             is_changed: false,
+            counted_before: is_counted,
+            counted_after: is_counted,
             bytes_before: bytes,
             bytes_after: bytes,
             unknown_before: is_unknown,

@@ -45,7 +45,7 @@ fn row(kind: TableKind, number: u8, stamp: u64, is_deleted: bool, deadline_ms: u
 }
 
 fn merge(table: &Table, row: &Row) -> Merged {
-    table.lock(std::iter::once(row.hash)).merge(&row.subject, row.hash, &row.record)
+    table.lock(std::iter::once(row.hash)).merge(&row.subject, row.hash, &row.record, 0)
 }
 
 fn table(kind: TableKind) -> Table {
