@@ -87,7 +87,14 @@ pub(super) fn lane() -> (LaneSender, LaneBody) {
     let (messages, receiver) = mpsc::channel(LANE_MESSAGES_MAX);
     let (taker, close) = (Arc::new(OnceLock::new()), CancellationToken::new());
     let closed = Box::pin(close.clone().cancelled_owned());
-    let body = LaneBody { handshake: Some(handshake_receiver), receiver, closed, taker: taker.clone() };
+    let handshake_receiver = Some(handshake_receiver);
+    let body = LaneBody {
+        handshake: handshake_receiver,
+        receiver,
+        has_yielded: false,
+        closed,
+        taker: taker.clone(),
+    };
     (LaneSender { handshake, messages, taker, close }, body)
 }
 
@@ -102,6 +109,8 @@ pub(super) struct Taker {
 pub(super) struct LaneBody {
     handshake: Option<mpsc::Receiver<Bytes>>,
     receiver: mpsc::Receiver<Message>,
+    /// Others had their turn since the last chunk.
+    has_yielded: bool,
     closed: Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>,
     taker: Arc<OnceLock<Taker>>,
 }
@@ -123,9 +132,16 @@ impl Body for LaneBody {
                 None => self.handshake = None,
             }
         }
+        if !self.has_yielded && !self.receiver.is_empty() {
+            // Whoever is about to write gets its turn first, and its write goes along: one system call for many.
+            self.has_yielded = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let Some(first) = std::task::ready!(self.receiver.poll_recv(context)) else {
             return Poll::Ready(None);
         };
+        self.has_yielded = false;
         // What waits goes together: one chunk, one write to the socket.
         let (mut buffer, mut pushes, mut next) = (Vec::new(), 0, Some(first));
         while let Some(message) = next {

@@ -210,6 +210,8 @@ impl<S: Storage> Writer<S> {
                 self.compact().await?;
                 false
             } else {
+                // Whoever is about to write gets its turn first, and its write goes along.
+                tokio::task::yield_now().await;
                 let items = self.queue.take(COMMIT_BYTES_MAX);
                 let is_idle = items.is_empty();
                 self.commit(items, None).await?;
