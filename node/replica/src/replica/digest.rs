@@ -153,7 +153,11 @@ impl Replica {
             }
         }
         if !wanted.is_empty() {
-            let rows = self.rows(table, wanted);
+            let mut rows = self.rows(table, wanted);
+            // What was written since is brought whole by its push, or by a delta: a row of a batch alone would tear it.
+            // A dot that we do not cover either is of an origin that was forgotten.
+            let held = self.members.get(&peer).map(|member| member.vector.clone()).unwrap_or_default();
+            rows.retain(|row| row.record.dots().all(|dot| held.covers(dot) || !self.applied.covers(dot)));
             self.send(
                 peer,
                 Message::Repair { table: table.clone(), rows, wanted: Vec::new(), is_divergence },

@@ -263,14 +263,16 @@ impl Replica {
             // Liveness is in `last_live`; here it would only make the file change with every blink.
             member.is_live = false;
         }
-        let last_live = if self.join.is_done {
+        let last_live = if self.join.is_done && !self.is_read_only() {
             self.members.iter().filter(|(_, member)| member.is_counted).map(|(node, _)| *node).collect()
         } else {
             // Whoever was met counts as live until we have merged: a joining node that is killed
-            // must not take itself for one that was alone, and serve its empty file.
+            // must not take itself for one that was alone, and serve its empty file. The same while
+            // the volume is full: others hold what the file lacks.
             self.join
                 .last_live
                 .iter()
+                .chain(&self.meta.last_live)
                 .chain(self.members.keys())
                 .copied()
                 .collect::<BTreeSet<_>>()
