@@ -1,8 +1,10 @@
 //! A simulated file: what was committed survives a crash, what was queued does not.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use mneme_replica::effect::{Meta, PersistItem};
+use mneme_replica::record::Row;
 use mneme_replica::replica::Recovery;
 use mneme_replica::version_vector::VersionVector;
 
@@ -15,6 +17,10 @@ pub(crate) struct Disk {
     meta: Meta,
     queued: VecDeque<(u64, PersistItem)>,
     queued_meta: Option<Meta>,
+    /// Number of the last entry in the file.
+    through: u64,
+    /// Something was dropped since the last vector: memory holds what the file does not.
+    is_behind: bool,
 }
 
 impl Disk {
@@ -34,14 +40,45 @@ impl Disk {
     pub(crate) fn commit(&mut self) -> Option<u64> {
         self.meta = self.queued_meta.take().unwrap_or_else(|| self.meta.clone());
         let last = self.queued.back().map(|(number, _)| *number);
+        self.through = last.unwrap_or(self.through);
+        self.is_behind &= !self.queued.iter().any(|(_, item)| matches!(item, PersistItem::Vector(_)));
         self.committed.extend(self.queued.drain(..).map(|(_, item)| item));
         last
+    }
+
+    /// Drops what waits, because the volume is full; returns the number of the last entry in the file.
+    pub(crate) fn drop_queue(&mut self) -> u64 {
+        self.queued.clear();
+        self.is_behind = true;
+        self.through
+    }
+
+    /// Replaces the older half of the file by what of it is still current.
+    pub(crate) fn compact(&mut self, current: impl Fn(&Row) -> Option<Row>) {
+        if self.is_behind {
+            return;
+        }
+        let newer = self.committed.split_off(self.committed.len() / 2);
+        let mut vector = VersionVector::default();
+        let mut rows = Vec::new();
+        for item in std::mem::take(&mut self.committed) {
+            item.claim(&mut vector, 0);
+            match item {
+                PersistItem::Write(write) => rows.extend(write.rows.iter().filter_map(&current)),
+                PersistItem::Rows(stored) => rows.extend(stored.iter().filter_map(&current)),
+                PersistItem::Vector(_) => {}
+            }
+        }
+        self.committed = vec![PersistItem::Rows(Arc::new(rows)), PersistItem::Vector(vector.certain())];
+        self.committed.extend(newer);
     }
 
     /// The process is gone: what was not committed is lost.
     pub(crate) fn crash(&mut self, memory: Option<VersionVector>, fault: Option<Fault>) {
         self.queued.clear();
         self.queued_meta = None;
+        self.through = 0;
+        self.is_behind = false;
         if fault == Some(Fault::StoredVectorFromMemory) {
             self.committed.extend(memory.map(PersistItem::Vector));
         }

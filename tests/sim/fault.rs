@@ -35,6 +35,10 @@ pub(crate) enum Fault {
     TombstoneBuriedShort,
     /// A member is counted on again without being told what it missed.
     ExchangeTellsNothing,
+    /// Compaction drops what memory supersedes while what supersedes it is only queued.
+    CompactionByMemory,
+    /// A full volume drops entries, and they count as written.
+    FullVolumeUntold,
 }
 
 impl Fault {

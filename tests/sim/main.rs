@@ -5,6 +5,7 @@
 
 mod disk;
 mod fault;
+mod invariants;
 mod oracle;
 mod rng;
 mod workload;

@@ -9,6 +9,7 @@ use mneme_replica::event::{AckMode, Action, Command, Condition, Operation, Reque
 
 use crate::disk::Disk;
 use crate::fault::Fault;
+use crate::invariants;
 use crate::oracle::{Oracle, Session, TALKED_MS, Violation, value};
 use crate::world::World;
 
@@ -68,6 +69,7 @@ impl Run {
             self.act()?;
             if self.world.rng.percent(4) {
                 self.disturb();
+                invariants::check_bounds(&self.world)?;
             }
         }
         self.calm();
@@ -75,10 +77,8 @@ impl Run {
         while self.world.now_ms < end_ms {
             self.advance(500);
         }
-        self.oracle.check_end(&self.world)?;
-        if let Some((_, wish)) = self.wishes.values().next() {
-            return Err(Violation(format!("a request was never answered: {wish:?}")));
-        }
+        invariants::check_end(&self.oracle, &self.world)?;
+        invariants::check_answered(self.wishes.values().next())?;
         Ok(Summary {
             sessions: self.oracle.sessions.len(),
             requests: self.next_request,
@@ -120,7 +120,7 @@ impl Run {
             0..15 => self.sign_in(node),
             15..60 => {
                 for other in 0..self.world.nodes.len() {
-                    self.oracle.check_read(&self.world, other, &key)?;
+                    invariants::check_read(&self.oracle, &self.world, other, &key)?;
                 }
                 let touch = Action::Touch { ttl_ms: None, exact: false };
                 if self.is_kept(&key) {
@@ -203,7 +203,7 @@ impl Run {
     fn write_pair(&mut self, node: usize) -> Result<(), Violation> {
         let [a, b] = Self::pair();
         for other in 0..self.world.nodes.len() {
-            Oracle::check_pair(&self.world, other, &a, &b)?;
+            invariants::check_pair(&self.world, other, &a, &b)?;
         }
         if self.wishes.values().any(|(_, wish)| matches!(wish, Wish::Pair)) {
             return Ok(());
@@ -300,7 +300,18 @@ impl Run {
                 }
             }
             66..72 => self.world.step(a, Event::Drain),
-            72..90 => self.world.heal(),
+            72..84 => self.world.heal(),
+            84..86 => {
+                let for_ms = self.world.rng.between(200, 6_000);
+                self.world.fill_volume(a, for_ms);
+            }
+            86..88 => {
+                let for_ms = self.world.rng.between(200, 6_000);
+                let by_ms = self.world.rng.between(600, 10_000);
+                let is_back = self.world.rng.percent(50);
+                self.world.step_clock(a, by_ms, is_back, for_ms);
+            }
+            88..90 if a != b => self.world.drop_queue(a, b),
             90..93 => {
                 for index in 0..count {
                     self.kill(index);
@@ -363,6 +374,8 @@ impl Run {
         self.world.loss_percent = 0;
         for index in 0..self.world.nodes.len() {
             self.world.nodes[index].frozen_until_ms = self.world.now_ms;
+            self.world.nodes[index].full_until_ms = self.world.now_ms;
+            self.world.nodes[index].clock_step = None;
             if self.world.nodes[index].replica.is_none() {
                 self.world.start(index);
             }

@@ -41,6 +41,10 @@ pub(crate) struct Node {
     /// Since when it runs undisturbed.
     pub(crate) undisturbed_since_ms: u64,
     clock_offset_ms: i64,
+    /// Its wall clock was set wrong by so much, until this simulated time.
+    pub(crate) clock_step: Option<(i64, u64)>,
+    /// Until when its volume is full.
+    pub(crate) full_until_ms: u64,
     is_committing: bool,
     backlog: Vec<Item>,
     pub(crate) exited: Option<Refusal>,
@@ -107,6 +111,8 @@ impl World {
                 frozen_until_ms: 0,
                 undisturbed_since_ms: 0,
                 clock_offset_ms,
+                clock_step: None,
+                full_until_ms: 0,
                 is_committing: false,
                 backlog: Vec::new(),
                 exited: None,
@@ -120,7 +126,10 @@ impl World {
     }
 
     fn sample(&self, node: usize) -> ClockSample {
-        let wall_ms = (EPOCH_MS + self.now_ms).saturating_add_signed(self.nodes[node].clock_offset_ms);
+        let node = &self.nodes[node];
+        let step_ms =
+            node.clock_step.filter(|(_, until_ms)| self.now_ms < *until_ms).map_or(0, |(by_ms, _)| by_ms);
+        let wall_ms = (EPOCH_MS + self.now_ms).saturating_add_signed(node.clock_offset_ms + step_ms);
         ClockSample { wall_ms, boot_ms: self.now_ms + 10_000 }
     }
 
@@ -136,6 +145,8 @@ impl World {
     pub(crate) fn start(&mut self, index: usize) {
         let epoch = if self.fault == Some(Fault::EpochReused) { 1 } else { self.next_epoch };
         self.next_epoch += 1;
+        // A machine sets its clock right when it boots.
+        self.nodes[index].clock_step = None;
         let sample = self.sample(index);
         let node = &mut self.nodes[index];
         node.origin.epoch = epoch;
@@ -188,6 +199,24 @@ impl World {
     /// SIGSTOP for a while.
     pub(crate) fn freeze(&mut self, index: usize, for_ms: u64) {
         self.nodes[index].frozen_until_ms = self.now_ms + for_ms;
+    }
+
+    /// The volume takes nothing for a while.
+    pub(crate) fn fill_volume(&mut self, index: usize, for_ms: u64) {
+        self.nodes[index].full_until_ms = self.now_ms + for_ms;
+    }
+
+    /// Somebody sets the wall clock wrong, and right again.
+    pub(crate) fn step_clock(&mut self, index: usize, by_ms: u64, is_back: bool, for_ms: u64) {
+        let by_ms = i64::try_from(by_ms).unwrap_or(0);
+        let until_ms = self.now_ms + for_ms;
+        self.nodes[index].clock_step = Some((if is_back { -by_ms } else { by_ms }, until_ms));
+    }
+
+    /// What waits for a peer is lost, as when its queue overflows.
+    pub(crate) fn drop_queue(&mut self, index: usize, peer: usize) {
+        let peer = self.nodes[peer].origin.node;
+        self.step(index, Event::LinkDown { peer, lane: Lane::Push });
     }
 
     pub(crate) fn cut(&mut self, a: usize, b: usize, is_one_way: bool) {
@@ -299,13 +328,40 @@ impl World {
 
     fn commit(&mut self, node: usize) {
         self.nodes[node].is_committing = false;
+        if self.nodes[node].full_until_ms > self.now_ms {
+            self.fail_commit(node);
+            return;
+        }
         if let Some(through) = self.nodes[node].disk.commit() {
             self.step(node, Event::Persisted { through });
         }
         self.start_commit(node);
     }
 
+    /// The volume is full: what waits is dropped, and the replica told.
+    fn fail_commit(&mut self, node: usize) {
+        let through = self.nodes[node].disk.drop_queue();
+        let event = match self.fault {
+            Some(Fault::FullVolumeUntold) => Event::Persisted { through: u64::MAX },
+            _ => Event::PersistFailed { through },
+        };
+        self.step(node, event);
+    }
+
+    /// Now and then the file is compacted, with everything queued in it first.
+    fn compact(&mut self, node: usize) {
+        if !self.rng.percent(3) {
+            return;
+        }
+        let Node { replica: Some(replica), disk, .. } = &mut self.nodes[node] else { return };
+        if self.fault != Some(Fault::CompactionByMemory) && !disk.is_idle() {
+            return;
+        }
+        disk.compact(|row| replica.table(&row.table).and_then(|table| table.current(row)));
+    }
+
     fn start_commit(&mut self, node: usize) {
+        self.compact(node);
         if self.nodes[node].is_committing || self.nodes[node].disk.is_idle() {
             return;
         }
