@@ -222,7 +222,10 @@ impl Replica {
                 self.join.discovered = Some((addresses.into_iter().collect(), is_configured, is_complete));
             }
             Event::Tick => self.tick(now),
-            Event::Resume => self.sweep(),
+            Event::Resume => {
+                self.sweep();
+                self.list_donations();
+            }
             Event::Drain => self.is_draining = true,
         }
         self.update_gate();

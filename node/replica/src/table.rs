@@ -26,7 +26,7 @@ use crate::version::Version;
 mod tests;
 
 /// Shards of a table: enough that readers on every core of a large machine rarely meet the writer.
-const SHARDS: usize = 64;
+pub(crate) const SHARDS: usize = 64;
 
 /// Origins by number, so that a record holds four bytes for each instead of sixteen.
 ///
@@ -210,9 +210,14 @@ impl Table {
 
     /// Calls `visit` with the outline of every key.
     pub(crate) fn visit(&self, mut visit: impl FnMut(KeyHash, &Record<Stored>)) {
-        for shard in &self.shards {
-            shard.read().visit(&self.origins, &mut visit);
+        for shard in 0..SHARDS {
+            self.visit_shard(shard, &mut visit);
         }
+    }
+
+    /// Calls `visit` with the outline of every key of one shard.
+    pub(crate) fn visit_shard(&self, shard: usize, mut visit: impl FnMut(KeyHash, &Record<Stored>)) {
+        self.shards[shard].read().visit(&self.origins, &mut visit);
     }
 
     /// Bytes of key and value of a live key; 0 when none is held.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use mneme_api::TableName;
 
 use super::Replica;
-use crate::effect::{Notice, PersistItem};
+use crate::effect::{Effect, Notice, PersistItem};
 use crate::id::{KeyHash, NodeId};
-use crate::limits::{DELTA_DONATIONS_MAX, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_STALL_MS};
+use crate::limits::{DELTA_DONATIONS_MAX, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_STALL_MS, SLICE_ROWS};
 use crate::message::Message;
 use crate::record::{Row, row_bytes};
+use crate::table::SHARDS;
 use crate::version_vector::VersionVector;
 
 /// A delta that was asked for: pages wait here and are published in one step at the end.
@@ -29,6 +30,11 @@ pub(super) struct Delta {
 #[derive(Debug)]
 pub(super) struct Donation {
     vector: VersionVector,
+    /// What the asker holds.
+    asker: VersionVector,
+    /// Shards of tables whose keys are still to be listed. What is written meanwhile may be listed too; what it
+    /// supersedes need not be.
+    unlisted: Vec<(TableName, usize)>,
     keys: Vec<(TableName, KeyHash)>,
     next_page: u64,
     progress_boot_ms: u64,
@@ -62,17 +68,49 @@ impl Replica {
             self.send(peer, Message::DeltaRefused { delta });
             return;
         }
-        let fixed = self.applied.certain();
-        let keys = self.keys_above(vector);
-        let donation = Donation { vector: fixed, keys, next_page: 0, progress_boot_ms: self.boot_ms };
+        let shards = |(name, _): (&TableName, _)| (0..SHARDS).map(|shard| (name.clone(), shard)).collect();
+        let unlisted: Vec<Vec<(TableName, usize)>> = self.tables.iter().map(shards).collect();
+        let donation = Donation {
+            vector: self.applied.certain(),
+            asker: vector.clone(),
+            unlisted: unlisted.into_iter().flatten().collect(),
+            keys: Vec::new(),
+            next_page: 0,
+            progress_boot_ms: self.boot_ms,
+        };
         self.donations.insert((peer, delta), donation);
-        self.give_page(peer, delta, 0);
+        self.list_donations();
+    }
+
+    /// Goes on listing what askers lack, a slice at a time; the first page follows the last slice.
+    pub(super) fn list_donations(&mut self) {
+        let unlisted = self.donations.iter_mut().find(|(_, donation)| !donation.unlisted.is_empty());
+        let Some((&(peer, delta), donation)) = unlisted else { return };
+        donation.progress_boot_ms = self.boot_ms;
+        let mut examined = 0;
+        while examined < SLICE_ROWS
+            && let Some((name, shard)) = donation.unlisted.pop()
+        {
+            let Some(state) = self.tables.get(&name) else { continue };
+            state.table.visit_shard(shard, |hash, record| {
+                examined += 1;
+                if record.dots().any(|dot| !donation.asker.covers(dot)) {
+                    donation.keys.push((name.clone(), hash));
+                }
+            });
+        }
+        if donation.unlisted.is_empty() {
+            self.give_page(peer, delta, 0);
+        }
+        if self.donations.values().any(|donation| !donation.unlisted.is_empty()) {
+            self.effects.push(Effect::Continue);
+        }
     }
 
     pub(super) fn give_page(&mut self, peer: NodeId, delta: u64, page: u64) {
         let boot_ms = self.boot_ms;
         let Some(donation) = self.donations.get_mut(&(peer, delta)) else { return };
-        if page != donation.next_page {
+        if page != donation.next_page || !donation.unlisted.is_empty() {
             // Repeated or late: the asker's stall timer starts the delta again.
             return;
         }
