@@ -156,3 +156,22 @@ async fn tokens_guard_the_client_port_and_are_read_again() {
     read("second").send().await.expect_problem(404);
     assert!(!node.output().contains("first") && !node.output().contains("second"));
 }
+
+#[tokio::test]
+async fn slow_clients_are_cut_off() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster[0];
+    let address = node.spec.client;
+    let limit = Duration::from_secs(30);
+    let started = std::time::Instant::now();
+    // Headers that never end, and a body that never comes.
+    let body = format!("PUT {} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab", record("k"));
+    let (headers, body) = tokio::join!(
+        send_raw(address, b"GET /v1/status HTTP/1.1\r\nhost: x\r\n", limit),
+        send_raw(address, body.as_bytes(), limit)
+    );
+    assert!(started.elapsed() < limit, "the connections were kept for {:?}", started.elapsed());
+    assert!(headers.is_empty() || raw_status(&headers) == 408, "{headers}");
+    assert_eq!(raw_status(&body), 408);
+    node.assert_read_status("k", 404).await;
+}

@@ -206,3 +206,20 @@ async fn dev_runs_three_nodes_and_keeps_their_data() {
         assert!(Request::new(at(1), "GET", path).try_send().await.is_err(), "every node is stopped");
     }
 }
+
+#[tokio::test]
+async fn logs_are_lines_of_json_where_asked_and_hold_no_secret() {
+    let mut cluster = Cluster::empty();
+    let spec = NodeSpec::new("node").flag("--log-format").flag("json").flag("--log-level").flag("debug");
+    let index = cluster.add(spec);
+    cluster[index].start_ready().await;
+    cluster[index].put("s3cret-key", "s3cret-value").send().await.expect(201);
+    cluster[index].client("GET", "/v1/tables/sessions/records/s3cret%").send().await.expect(400);
+    assert_eq!(cluster[index].terminate().await, 0);
+    let output = cluster[index].output();
+    assert!(!output.contains("s3cret"), "{output}");
+    for line in output.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert!(event["level"].is_string() && event["timestamp"].is_string(), "{event}");
+    }
+}

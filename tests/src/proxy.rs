@@ -136,6 +136,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_prints_what_is_tested() {
+        let readme = include_str!("../../README.md");
+        for kind in [ProxyKind::HaProxy, ProxyKind::Nginx] {
+            assert!(readme.contains(kind.template()), "README.md has another configuration for {kind:?}");
+        }
+    }
+
+    #[test]
     fn every_server_gets_the_line_of_the_first_and_no_example_is_left() {
         let servers: Vec<SocketAddr> = ["127.0.0.1:4001", "127.0.0.1:4002", "127.0.0.1:4003"]
             .map(|text| text.parse().expect("one"))

@@ -69,7 +69,7 @@ fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> StorageError {
 ///
 /// When a database in memory cannot be opened.
 pub async fn library_version() -> Result<String, StorageError> {
-    let options = SqliteConnectOptions::new().in_memory(true);
+    let options = SqliteConnectOptions::new().in_memory(true).disable_statement_logging();
     let mut connection = options.connect().await.map_err(failed("open a database in memory"))?;
     let row = sqlx::query("SELECT sqlite_version()").fetch_one(&mut connection).await;
     let version = row.and_then(|row| row.try_get(0)).map_err(failed("ask SQLite for its version"))?;
@@ -115,7 +115,8 @@ impl SqliteStorage {
                 Durability::Commit => SqliteSynchronous::Normal,
             })
             .busy_timeout(Duration::from_secs(1))
-            .thread_name(|_| "mneme-sqlite".to_owned());
+            .thread_name(|_| "mneme-sqlite".to_owned())
+            .disable_statement_logging();
         if let Some(pages) = options.pages_max {
             connect = connect.pragma("max_page_count", pages.to_string());
         }
@@ -168,6 +169,7 @@ fn checksum(name: &str, content: &[u8]) -> u64 {
 /// Looks at the version without changing anything: opening for writing would switch the journal.
 async fn refuse_newer(file: &Path) -> Result<(), StorageError> {
     let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(1));
+    let options = options.disable_statement_logging();
     let mut connection = options.connect().await.map_err(failed("open the file"))?;
     let found = pragma(&mut connection, "PRAGMA user_version").await?;
     let application = pragma(&mut connection, "PRAGMA application_id").await?;
