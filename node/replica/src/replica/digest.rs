@@ -92,10 +92,12 @@ impl Replica {
     ) -> BTreeMap<KeyHash, u64> {
         let mut rows = BTreeMap::new();
         let Some(state) = self.tables.get(table) else { return rows };
-        // Equal vectors: every difference counts, also under an origin that both have forgotten.
+        // Equal vectors: every difference counts, also under an origin that both have forgotten; but not what we hold
+        // beyond a gap, which vectors do not say and which may be a part of a batch.
         let is_agreed = self.applied.agrees_with(vector);
+        let is_known_to = |dot| vector.covers(dot) || is_agreed && !self.applied.covers(dot);
         state.table.visit(|hash, record| {
-            if hash.bucket() == bucket && (is_agreed || record.dots().all(|dot| vector.covers(dot))) {
+            if hash.bucket() == bucket && record.dots().all(is_known_to) {
                 rows.insert(hash, row_sum(hash, record));
             }
         });
