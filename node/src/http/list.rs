@@ -46,7 +46,7 @@ impl Api {
         }
         let cursor = resume_after.as_ref().map(extract::cursor);
         let is_ndjson = extract::header(&parts.headers, &ACCEPT)?
-            .is_some_and(|accept| accept.contains("application/x-ndjson"));
+            .is_some_and(|accept| accept.contains("ndjson"));
         Ok(if is_ndjson { ndjson(&records, cursor) } else { json(&ListAnswer { records, cursor }) })
     }
 
