@@ -45,8 +45,8 @@ impl Api {
             }
         }
         let cursor = resume_after.as_ref().map(extract::cursor);
-        let is_ndjson = extract::header(&parts.headers, &ACCEPT)?
-            .is_some_and(|accept| accept.contains("ndjson"));
+        let is_ndjson =
+            extract::header(&parts.headers, &ACCEPT)?.is_some_and(|accept| accept.contains("ndjson"));
         Ok(if is_ndjson { ndjson(&records, cursor) } else { json(&ListAnswer { records, cursor }) })
     }
 

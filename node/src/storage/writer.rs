@@ -29,6 +29,9 @@ const COMPACTION_SLICE_BYTES_MAX: usize = 16 << 20;
 /// Dead bytes that are never worth a compaction.
 const DEAD_BYTES_MIN: u64 = 16 << 20;
 
+/// Turns that others get before a commit is taken, at most.
+const GATHER_TURNS_MAX: usize = 8;
+
 /// What the writer asks of the node.
 pub trait Owner: Send + Sync + 'static {
     /// All entries up to this number are in the file.
@@ -162,6 +165,8 @@ pub struct Writer<S> {
     is_behind: bool,
     compaction: Compaction,
     file: FileSize,
+    /// Entries of the last commit.
+    last_entries: usize,
 }
 
 /// How far compaction is.
@@ -185,7 +190,8 @@ impl<S: Storage> Writer<S> {
     pub fn new(storage: S, stored: Stored, queue: Queue, owner: Arc<dyn Owner>) -> Self {
         let compaction = Compaction::default();
         let file = FileSize::default();
-        Self { storage, stored, queue, owner, through: 0, is_behind: false, compaction, file }
+        let (through, last_entries, is_behind) = (0, 0, false);
+        Self { storage, stored, queue, owner, through, is_behind, compaction, file, last_entries }
     }
 
     /// Writes until the queue is closed and empty, then closes the file. Not cancel-safe.
@@ -210,9 +216,12 @@ impl<S: Storage> Writer<S> {
                 self.compact().await?;
                 false
             } else {
-                // Whoever is about to write gets its turn first, and its write goes along.
-                tokio::task::yield_now().await;
+                // Whoever is about to write gets its turn first, and its write goes along: more turns while many write.
+                for _ in 0..self.last_entries.clamp(1, GATHER_TURNS_MAX) {
+                    tokio::task::yield_now().await;
+                }
                 let items = self.queue.take(COMMIT_BYTES_MAX);
+                self.last_entries = items.len();
                 let is_idle = items.is_empty();
                 self.commit(items, None).await?;
                 is_idle
