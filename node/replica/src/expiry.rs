@@ -20,6 +20,11 @@ pub(crate) fn drop_second(keep_until_ms: u64) -> u32 {
     u32::try_from(keep_until_ms.saturating_add(EXPIRED_KEPT_MS).div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
+/// When a row with this deadline is no longer readable, in whole seconds since the Unix epoch.
+pub(crate) fn expiry_second(deadline_ms: u64) -> u32 {
+    u32::try_from(deadline_ms.div_ceil(1_000)).unwrap_or(u32::MAX)
+}
+
 impl Deadlines {
     /// Files a row under `second`.
     pub(crate) fn file(&mut self, second: u32, number: u64) {

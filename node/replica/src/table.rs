@@ -259,6 +259,11 @@ impl Locked<'_> {
         self.shard(hash).remove(hash, &table.origins)
     }
 
+    /// Counts a live record no more; its bytes if it was counted.
+    pub(crate) fn end(&mut self, hash: KeyHash) -> Option<usize> {
+        self.shard(hash).end(hash)
+    }
+
     /// Notes in which deadline bucket a live record is filed.
     pub(crate) fn set_filed(&mut self, hash: KeyHash, second: u32) {
         self.shard(hash).set_filed(hash, second);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mneme_api::{TableConfig, TableKind, TableName};
 
 use crate::digest::Digest;
-use crate::expiry::{Deadlines, drop_second};
+use crate::expiry::{Deadlines, drop_second, expiry_second};
 use crate::id::KeyHash;
 use crate::message::{TableDigest, TableInfo};
 use crate::record::{Record, Row};
@@ -55,6 +55,9 @@ pub(crate) struct TableState {
     pub(crate) rules: Option<Rules>,
     pub(crate) max_age_ever_ms: u64,
     pub(crate) digest: Digest,
+    /// Live rows by the second in which they expire: from then on they are not counted.
+    pub(crate) expiries: Deadlines,
+    /// Expired rows and tombstones by the second in which they are dropped.
     pub(crate) deadlines: Deadlines,
     pub(crate) live: u64,
     pub(crate) tombstones: u64,
@@ -73,21 +76,51 @@ impl TableState {
         self.unknown_tombstones += usize::from(merged.unknown_after);
         self.unknown_tombstones = self.unknown_tombstones.saturating_sub(usize::from(merged.unknown_before));
         let Some(after) = &merged.after else { return };
-        let second = drop_second(after.keep_until_ms());
-        let is_filed = if after.live().is_some() {
+        if after.live().is_some() {
+            let second = expiry_second(after.deadline_ms());
             // Filed at or before its deadline: nothing to do. Else it was shortened.
-            merged.before.as_ref().is_some_and(|before| before.live().is_some())
-                && merged.filed_second != 0
-                && merged.filed_second <= second
-        } else {
-            // A tombstone's time only grows; filed when it came, looked at again when due.
-            let was_dead = |before: &Record<Stored>| before.live().is_none();
-            merged.before.as_ref().is_some_and(was_dead)
-        };
-        if !is_filed {
-            self.deadlines.file(second, hash.number());
-            locked.set_filed(hash, second);
+            let was_live = merged.before.as_ref().is_some_and(|before| before.live().is_some());
+            if !was_live || merged.filed_second == 0 || merged.filed_second > second {
+                self.expiries.file(second, hash.number());
+                locked.set_filed(hash, second);
+            }
+            return;
         }
+        // A tombstone's time only grows; filed when it came, looked at again when due.
+        if merged.before.as_ref().is_none_or(|before| before.live().is_some()) {
+            self.deadlines.file(drop_second(after.keep_until_ms()), hash.number());
+        }
+    }
+
+    /// Counts no more what has expired by `second`, and files it to be dropped; at most `limit` rows are looked at.
+    /// Returns how many were.
+    fn expire(&mut self, second: u32, limit: usize) -> usize {
+        let due = self.expiries.due(second, limit);
+        let looked_at = due.len();
+        let table = self.table.clone();
+        for (filed, number) in due {
+            for (hash, record) in table.outlines(number) {
+                if record.live().is_none() || table.filed_second(hash) != filed {
+                    continue;
+                }
+                let mut locked = table.lock(std::iter::once(hash));
+                let expires = expiry_second(record.deadline_ms());
+                if expires > second {
+                    // Touched since it was filed.
+                    self.expiries.file(expires, number);
+                    locked.set_filed(hash, expires);
+                    continue;
+                }
+                if let Some(bytes) = locked.end(hash) {
+                    adjust(&mut self.live, 1, 0);
+                    adjust(&mut self.bytes, as_u64(bytes), 0);
+                }
+                let dropped = drop_second(record.keep_until_ms());
+                self.deadlines.file(dropped, number);
+                locked.set_filed(hash, dropped);
+            }
+        }
+        looked_at
     }
 
     /// Drops what is due at `second`; at most `limit` rows are looked at. Returns how many were
@@ -102,9 +135,13 @@ impl TableState {
                 if drop_at <= second {
                     dropped += 1;
                     self.remove(hash);
-                } else if record.live().is_none() || self.table.filed_second(hash) == filed {
+                } else if record.live().is_none() {
                     self.deadlines.file(drop_at, number);
-                    self.table.clone().lock(std::iter::once(hash)).set_filed(hash, drop_at);
+                } else if self.table.filed_second(hash) == filed {
+                    // Alive again, by a touch that came late.
+                    let expires = expiry_second(record.deadline_ms());
+                    self.expiries.file(expires, number);
+                    self.table.clone().lock(std::iter::once(hash)).set_filed(hash, expires);
                 }
             }
         }
@@ -127,28 +164,26 @@ impl TableState {
             if found_bytes >= bytes {
                 break;
             }
-            // What is filed up to here has expired or was evicted already.
-            let Some((filed, number)) = self.deadlines.earliest_after(drop_second(now_ms)) else { break };
+            // What is filed up to here expires within a second, or has.
+            let Some((filed, number)) = self.expiries.earliest_after(expiry_second(now_ms)) else { break };
             for (hash, record) in table.outlines(number) {
-                let second = drop_second(record.keep_until_ms());
-                if record.live().is_some() && table.filed_second(hash) != filed {
+                if record.live().is_none() || table.filed_second(hash) != filed {
                     continue;
                 }
-                if record.live().is_some() && record.deadline_ms() > now_ms && second <= filed {
+                let second = expiry_second(record.deadline_ms());
+                if second <= filed {
                     found_bytes += as_u64(table.live_bytes(hash));
                     found.push(hash);
                     kept.push((second, hash));
-                } else if record.live().is_some() {
-                    // Touched since it was filed: file it where it belongs and look further.
-                    self.deadlines.file(second, number);
-                    table.lock(std::iter::once(hash)).set_filed(hash, second);
                 } else {
-                    kept.push((second, hash));
+                    // Touched since it was filed: file it where it belongs and look further.
+                    self.expiries.file(second, number);
+                    table.lock(std::iter::once(hash)).set_filed(hash, second);
                 }
             }
         }
         for (second, hash) in kept {
-            self.deadlines.file(second, hash.number());
+            self.expiries.file(second, hash.number());
             table.lock(std::iter::once(hash)).set_filed(hash, second);
         }
         found
@@ -205,6 +240,7 @@ impl Tables {
             rules: None,
             max_age_ever_ms: 0,
             digest: Digest::default(),
+            expiries: Deadlines::default(),
             deadlines: Deadlines::default(),
             live: 0,
             tombstones: 0,
@@ -297,6 +333,18 @@ impl Tables {
             }
         }
         (dropped, false)
+    }
+
+    /// Counts no more what has expired by `second`, looking at `limit` rows at most; says whether more is due.
+    pub(crate) fn expire(&mut self, second: u32, limit: usize) -> bool {
+        let mut looked_at = 0;
+        for state in self.states.values_mut() {
+            looked_at += state.expire(second, limit - looked_at);
+            if looked_at >= limit {
+                return true;
+            }
+        }
+        false
     }
 
     /// Digests of all tables that hold anything.

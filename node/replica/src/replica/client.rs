@@ -164,7 +164,7 @@ impl Replica {
         if !rules.evicts {
             return Err(Rejection::TableFull);
         }
-        // What is evicted leaves the count at once; what expired by itself, with the sweep.
+        // What is evicted leaves the count at once, what expires by itself within a second.
         let victims = state.nearest_expiry(self.now_ms, wanted - rules.max_bytes, EVICTIONS_MAX);
         let written: BTreeSet<KeyHash> = rows.iter().map(|row| row.hash).collect();
         let table = state.table.clone();

@@ -20,8 +20,16 @@ const ROTATION: u64 = 64;
 impl Replica {
     /// Drops what may be dropped by now, a slice at a time; then compares digests once a step.
     pub(super) fn sweep(&mut self) {
+        if self.time.is_in_doubt() {
+            return;
+        }
+        let now_second = u32::try_from(self.now_ms / 1_000).unwrap_or(u32::MAX);
+        if self.tables.expire(now_second, SLICE_ROWS) {
+            self.effects.push(Effect::Continue);
+            return;
+        }
         let step = self.now_ms / DIGEST_STEP_MS;
-        if self.time.is_in_doubt() || step <= self.swept_step {
+        if step <= self.swept_step {
             return;
         }
         let second = u32::try_from(step * DIGEST_STEP_MS / 1_000).unwrap_or(u32::MAX);

@@ -305,6 +305,25 @@ fn what_is_wrong_with_a_command_is_said_and_nothing_changes() {
 }
 
 #[test]
+fn what_expires_is_counted_no_more_and_counts_again_when_it_is_made_anew() {
+    let mut bench = Bench::sessions();
+    bench.one("short", put_for(2_000));
+    bench.one("long", put_for(MINUTE_MS));
+    assert_eq!(bench.replica.status().tables[0].live, 2);
+    bench.pass(3_100);
+    let table = bench.replica.status().tables[0].clone();
+    assert_eq!((table.live, table.bytes > 0), (1, true));
+    bench.one("short", put_for(2_000));
+    assert_eq!(bench.replica.status().tables[0].live, 2);
+    bench.one("long", touch(1, true));
+    bench.pass(1_100);
+    assert_eq!(bench.replica.status().tables[0].live, 1);
+    bench.pass(200_000);
+    let table = bench.replica.status().tables[0].clone();
+    assert_eq!((table.live, table.bytes), (0, 0));
+}
+
+#[test]
 fn each_put_at_the_limit_evicts_no_more_than_it_needs() {
     let config = TableConfig {
         max_bytes: 10 * 105,

@@ -90,7 +90,7 @@ pub(super) struct Entry {
     touch_origin: u32,
     /// Second of the deadline bucket in which this entry is filed; 0 when in none.
     pub(super) filed_second: u32,
-    /// Its deadline had passed when it was last written: evicted, or ended by an exact touch. No longer counted.
+    /// Its deadline has passed: no longer counted.
     pub(super) is_ended: bool,
 }
 

@@ -153,6 +153,14 @@ impl Shard {
         merged
     }
 
+    /// Counts a live entry no more; its bytes if it was counted.
+    pub(super) fn end(&mut self, hash: KeyHash) -> Option<usize> {
+        let entry = self.live_mut(hash).filter(|entry| !entry.is_ended)?;
+        let bytes = entry.bytes();
+        entry.is_ended = true;
+        Some(bytes)
+    }
+
     /// Notes in which deadline bucket a live entry is filed.
     pub(super) fn set_filed(&mut self, hash: KeyHash, second: u32) {
         if let Some(entry) = self.live_mut(hash) {
