@@ -7,7 +7,7 @@ use mneme_api::TableName;
 use super::Replica;
 use crate::digest::row_sum;
 use crate::effect::{Effect, Notice, PersistItem};
-use crate::id::{KeyHash, NodeId};
+use crate::id::{Dot, KeyHash, NodeId};
 use crate::limits::{DIGEST_BUCKETS, DIGEST_REPAIRS_MAX, DIGEST_STEP_MS, SLICE_ROWS};
 use crate::message::{Message, TableDigest};
 use crate::record::Row;
@@ -101,9 +101,9 @@ impl Replica {
         let mut rows = BTreeMap::new();
         let Some(state) = self.tables.get(table) else { return rows };
         // Equal vectors: every difference counts, also under an origin that both have forgotten; but not what we hold
-        // beyond a gap, which vectors do not say and which may be a part of a batch.
+        // beyond a gap, claimed or not, which vectors do not say and which may be a part of a batch.
         let is_agreed = self.applied.agrees_with(vector);
-        let is_known_to = |dot| vector.covers(dot) || is_agreed && !self.applied.covers(dot);
+        let is_known_to = |dot: Dot| vector.covers(dot) || is_agreed && !self.applied.knows(dot.origin);
         state.table.visit(|hash, record| {
             if hash.bucket() == bucket && record.dots().all(is_known_to) {
                 rows.insert(hash, row_sum(hash, record));
@@ -165,9 +165,11 @@ impl Replica {
         if !wanted.is_empty() {
             let mut rows = self.rows(table, wanted);
             // What was written since is brought whole by its push, or by a delta: a row of a batch alone would tear it.
-            // A dot that we do not cover either is of an origin that was forgotten.
+            // An origin that we do not know any more was forgotten.
             let held = self.members.get(&peer).map(|member| member.vector.clone()).unwrap_or_default();
-            rows.retain(|row| row.record.dots().all(|dot| held.covers(dot) || !self.applied.covers(dot)));
+            rows.retain(|row| {
+                row.record.dots().all(|dot| held.covers(dot) || !self.applied.knows(dot.origin))
+            });
             self.send(
                 peer,
                 Message::Repair { table: table.clone(), rows, wanted: Vec::new(), is_divergence },
