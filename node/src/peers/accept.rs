@@ -104,6 +104,8 @@ impl Peers {
             // Whoever reads the lane sees the same and says so.
             _ = connection => {}
         }
+        // A lane that waits for the others of its link waits no longer.
+        close.cancel();
     }
 
     fn answer(
@@ -173,7 +175,7 @@ impl Peers {
             let verdict = match verdict {
                 Ok(hello) => Verdict::Hello(Box::new(hello.clone())),
                 Err(Denied::Refused(refusal)) => Verdict::Refused(refusal.clone()),
-                Err(Denied::Linked) => Verdict::Linked,
+                Err(Denied::Linked) => Verdict::Linked(self.driver.origin().node),
             };
             Some(verdict.encode())
         };

@@ -146,7 +146,10 @@ impl Peers {
             }
             Verdict::Refused(refusal) => return Ended::Refused(refusal),
             Verdict::Secret => return Ended::Failed(DialError::Secret),
-            Verdict::Linked => return Ended::Linked,
+            Verdict::Linked(node) => {
+                self.answered.lock().insert(address.to_owned(), node);
+                return Ended::Linked;
+            }
         };
         self.answered.lock().insert(address.to_owned(), hello.origin.node);
         match link.run(&self.driver, hello, Some(address.to_owned()), |_| None).await {

@@ -5,7 +5,7 @@
 //! dialler → "mneme-1", link (8), lane (1), nonce (32)
 //! dialler ← nonce (32), proof (32, or nothing without a secret)
 //! dialler → proof, then on the heartbeat lane the hello
-//! dialler ← heartbeat lane only: 0 hello | 1 refusal | 2 secret | 3 linked already
+//! dialler ← heartbeat lane only: 0 hello | 1 refusal | 2 secret | 3 linked already, node id (8)
 //! ```
 //!
 //! A proof is keyed BLAKE3 over who speaks, both nonces, link and lane: it shows that its maker knows the secret and is
@@ -13,6 +13,7 @@
 
 use bytes::Bytes;
 use mneme_replica::codec;
+use mneme_replica::id::NodeId;
 use mneme_replica::message::{Hello, Lane, Refusal};
 use subtle::ConstantTimeEq;
 
@@ -182,8 +183,8 @@ pub(super) enum Verdict {
     Refused(Refusal),
     /// The dialler does not know the cluster secret.
     Secret,
-    /// A link between the two processes is up already.
-    Linked,
+    /// A link between the two processes is up already; who answers here.
+    Linked(NodeId),
 }
 
 impl Verdict {
@@ -198,7 +199,10 @@ impl Verdict {
                 codec::encode_refusal(refusal, buffer);
             }
             Self::Secret => buffer.push(2),
-            Self::Linked => buffer.push(3),
+            Self::Linked(node) => {
+                buffer.push(3);
+                buffer.extend_from_slice(&node.number().to_be_bytes());
+            }
         })
     }
 
@@ -207,7 +211,10 @@ impl Verdict {
             (0, rest) => Ok(Self::Hello(Box::new(codec::decode_hello(rest)?))),
             (1, rest) => Ok(Self::Refused(codec::decode_refusal(rest)?)),
             (2, _) => Ok(Self::Secret),
-            (3, _) => Ok(Self::Linked),
+            (3, rest) => {
+                let node = rest.first_chunk::<8>().ok_or(WireError::Handshake)?;
+                Ok(Self::Linked(NodeId::new(u64::from_be_bytes(*node))))
+            }
             _ => Err(WireError::Handshake),
         }
     }
@@ -272,6 +279,7 @@ mod tests {
         wrong_lane[15] = 3;
         assert!(Preface::decode(&wrong_lane).is_err());
         assert!(Verdict::decode(&[9]).is_err());
-        assert_eq!(Verdict::decode(&Verdict::Linked.encode()[4..]).expect("as written"), Verdict::Linked);
+        let linked = Verdict::Linked(NodeId::new(7));
+        assert_eq!(Verdict::decode(&linked.encode()[4..]).expect("as written"), linked);
     }
 }
