@@ -79,8 +79,9 @@ mod tests {
 
     #[test]
     fn seeds_that_once_failed_pass() {
-        // A full volume and a start alone; rows of a batch sent alone in repairs: late, beyond a gap, beyond two.
-        for seed in [287, 1_111, 4_576, 21_179] {
+        // A full volume and a start alone; rows of a batch sent alone in repairs: late, beyond a gap, beyond two,
+        // and one that no vector ever covers.
+        for seed in [221, 287, 1_111, 4_576, 21_179] {
             assert!(run(seed, None).is_ok(), "seed {seed}: {:?}", run(seed, None).err());
         }
     }

@@ -33,11 +33,6 @@ impl VersionVector {
         })
     }
 
-    /// Whether anything of `origin` was ever seen, and it is not forgotten.
-    pub fn knows(&self, origin: Origin) -> bool {
-        self.entries.contains_key(&origin)
-    }
-
     /// Highest sequence of `origin` up to which all are held.
     pub fn contiguous(&self, origin: Origin) -> u64 {
         self.entries.get(&origin).map_or(0, |entry| entry.contiguous)

@@ -1,6 +1,6 @@
 //! The sweep, and the comparison of what replicas hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mneme_api::TableName;
 
@@ -100,12 +100,11 @@ impl Replica {
     ) -> BTreeMap<KeyHash, u64> {
         let mut rows = BTreeMap::new();
         let Some(state) = self.tables.get(table) else { return rows };
-        // Equal vectors: every difference counts, also under an origin that both have forgotten; but not what we hold
-        // beyond a gap, claimed or not, which vectors do not say and which may be a part of a batch.
+        // Equal vectors: every difference counts, also under an origin that both have forgotten, and what is held
+        // beyond a gap that nobody can fill any more.
         let is_agreed = self.applied.agrees_with(vector);
-        let is_known_to = |dot: Dot| vector.covers(dot) || is_agreed && !self.applied.knows(dot.origin);
         state.table.visit(|hash, record| {
-            if hash.bucket() == bucket && record.dots().all(is_known_to) {
+            if hash.bucket() == bucket && (is_agreed || record.dots().all(|dot| vector.covers(dot))) {
                 rows.insert(hash, row_sum(hash, record));
             }
         });
@@ -133,14 +132,34 @@ impl Replica {
         if wanted.is_empty() && sent.is_empty() {
             return;
         }
-        let rows = self.rows(table, &sent);
+        let rows = self.whole_rows(table, &sent, vector);
         let is_divergence = self.applied.agrees_with(vector);
         self.send(peer, Message::Repair { table: table.clone(), rows, wanted, is_divergence });
     }
 
-    fn rows(&self, table: &TableName, hashes: &[KeyHash]) -> Vec<Row> {
+    /// Rows in their present state, with every row that shares a dot which `vector` does not cover: a row of a batch
+    /// that the peer lacks never travels alone.
+    fn whole_rows(&self, table: &TableName, hashes: &[KeyHash], vector: &VersionVector) -> Vec<Row> {
         let Some(state) = self.tables.get(table) else { return Vec::new() };
-        hashes.iter().filter_map(|hash| state.table.row(*hash)).collect()
+        let mut wanted: BTreeSet<KeyHash> = hashes.iter().copied().collect();
+        let mut dots = BTreeSet::new();
+        loop {
+            let outlines = wanted.iter().filter_map(|hash| state.table.outline(*hash));
+            let uncovered: BTreeSet<Dot> = outlines
+                .flat_map(|record| record.dots().collect::<Vec<_>>())
+                .filter(|dot| !vector.covers(*dot))
+                .collect();
+            if uncovered.is_subset(&dots) {
+                break;
+            }
+            dots = uncovered;
+            state.table.visit(|hash, record| {
+                if record.dots().any(|dot| dots.contains(&dot)) {
+                    wanted.insert(hash);
+                }
+            });
+        }
+        wanted.into_iter().filter_map(|hash| state.table.row(hash)).collect()
     }
 
     /// Joins rows that differed, and answers with those that the peer wants.
@@ -163,13 +182,8 @@ impl Replica {
             }
         }
         if !wanted.is_empty() {
-            let mut rows = self.rows(table, wanted);
-            // What was written since is brought whole by its push, or by a delta: a row of a batch alone would tear it.
-            // An origin that we do not know any more was forgotten.
             let held = self.members.get(&peer).map(|member| member.vector.clone()).unwrap_or_default();
-            rows.retain(|row| {
-                row.record.dots().all(|dot| held.covers(dot) || !self.applied.knows(dot.origin))
-            });
+            let rows = self.whole_rows(table, wanted, &held);
             self.send(
                 peer,
                 Message::Repair { table: table.clone(), rows, wanted: Vec::new(), is_divergence },
