@@ -358,6 +358,7 @@ impl Run {
         self.kill(index);
         if self.world.rng.percent(30) {
             self.world.nodes[index].disk = Disk::default();
+            self.world.renew(index);
         } else if let Some(kept) = self.world.old_disks.remove(&index) {
             self.world.nodes[index].disk = kept;
         } else {

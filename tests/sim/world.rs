@@ -19,6 +19,9 @@ use crate::rng::Rng;
 /// Wall clock at the start of every simulation.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 
+/// Node ids of one place follow each other at this distance.
+const IDS_A_PLACE: u64 = 1_000;
+
 /// How often a process ticks.
 const TICK_MS: u64 = 50;
 
@@ -254,12 +257,18 @@ impl World {
     }
 
     fn running(&self, origin: Origin) -> Option<usize> {
-        let index = usize::try_from(origin.node.number()).ok()?.checked_sub(1)?;
+        let index = Self::index_of(origin.node);
         (self.nodes[index].replica.is_some() && self.nodes[index].origin == origin).then_some(index)
     }
 
     fn index_of(peer: NodeId) -> usize {
-        usize::try_from(peer.number()).unwrap_or(1) - 1
+        usize::try_from((peer.number() - 1) % IDS_A_PLACE).unwrap_or(0)
+    }
+
+    /// An empty file has no identity: whoever starts on it is a new node at an old address.
+    pub(crate) fn renew(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.origin.node = NodeId::new(node.origin.node.number() + IDS_A_PLACE);
     }
 
     fn schedule(&mut self, after_ms: u64, item: Item) {
