@@ -41,6 +41,10 @@ pub const DELTA_DONATIONS_MAX: usize = 16;
 /// Bytes of rows in a delta page: small enough that a page never delays a tick.
 pub const DELTA_PAGE_BYTES: usize = 256 * 1024;
 
+/// Bytes of a staged delta beyond which this node does not serve until it is published: that takes long, and what it
+/// holds is far behind.
+pub const DELTA_SERVED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Rows that the sweep looks at in one slice: about a millisecond.
 pub const SLICE_ROWS: usize = 2_048;
 

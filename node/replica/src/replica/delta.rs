@@ -7,7 +7,9 @@ use mneme_api::TableName;
 use super::Replica;
 use crate::effect::{Effect, Notice, PersistItem};
 use crate::id::{KeyHash, NodeId};
-use crate::limits::{DELTA_DONATIONS_MAX, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_STALL_MS, SLICE_ROWS};
+use crate::limits::{
+    DELTA_DONATIONS_MAX, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_SERVED_BYTES_MAX, DELTA_STALL_MS, SLICE_ROWS,
+};
 use crate::message::Message;
 use crate::record::{Row, row_bytes};
 use crate::table::SHARDS;
@@ -18,6 +20,7 @@ use crate::version_vector::VersionVector;
 pub(super) struct Delta {
     pub(super) donor: NodeId,
     staged: Vec<Row>,
+    staged_bytes: usize,
     next_page: u64,
     is_row_refused: bool,
     progress_boot_ms: u64,
@@ -40,6 +43,13 @@ pub(super) struct Donation {
     progress_boot_ms: u64,
 }
 
+impl Delta {
+    /// Whether publishing it takes so long that nothing is served meanwhile.
+    pub(super) fn is_large(&self) -> bool {
+        self.staged_bytes > DELTA_SERVED_BYTES_MAX
+    }
+}
+
 impl Replica {
     /// Asks a peer for what this node lacks, unless it was asked already.
     pub(super) fn ask_delta(&mut self, donor: NodeId) {
@@ -53,6 +63,7 @@ impl Replica {
         let delta = Delta {
             donor,
             staged: Vec::new(),
+            staged_bytes: 0,
             next_page: 0,
             is_row_refused: false,
             progress_boot_ms: self.boot_ms,
@@ -148,6 +159,7 @@ impl Replica {
         delta.next_page += 1;
         delta.progress_boot_ms = self.boot_ms;
         delta.is_row_refused |= !ahead.is_empty();
+        delta.staged_bytes += rows.iter().map(row_bytes).sum::<usize>();
         delta.staged.extend(rows);
         let Some(vector) = vector else {
             let page = delta.next_page;

@@ -160,7 +160,8 @@ impl Replica {
         let is_caught_up = |member: &crate::membership::Member| {
             !member.is_in_contact || matches!(member.exchange, Exchange::Done)
         };
-        self.join.is_done && !self.is_drained && self.members.values().all(is_caught_up)
+        let is_far_behind = self.deltas.values().any(super::delta::Delta::is_large);
+        self.join.is_done && !self.is_drained && !is_far_behind && self.members.values().all(is_caught_up)
     }
 
     pub(super) fn update_gate(&mut self) {
