@@ -56,7 +56,8 @@ impl Replica {
         if let Some(info) = hello.tables.iter().find(is_other_kind) {
             return Err(Refusal::TableKind { table: info.name.to_string() });
         }
-        if self.is_draining {
+        // Not before: as long as it answers reads it has to be told what it missed.
+        if self.is_drained {
             return Err(Refusal::Stopping);
         }
         self.judge_successor(hello)?;
