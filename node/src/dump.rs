@@ -13,6 +13,7 @@ use serde::Serialize;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
+use crate::http::list::listed;
 use crate::storage::recovery;
 use crate::storage::sqlite::{Options, SqliteStorage, file_in};
 use crate::storage::{Storage, StorageError, lock};
@@ -84,7 +85,7 @@ pub async fn dump(directory: &Path, sqlite: Option<&Path>, left_out: &[String]) 
             let mut output = std::io::BufWriter::new(std::io::stdout().lock());
             for page in pages(&replica, &left_out, now_ms) {
                 for (table, key, found) in page {
-                    let record = listed(&key, &found, now_ms);
+                    let record = listed(&key, &found, now_ms, true);
                     serde_json::to_writer(&mut output, &DumpedRecord { table: &table, record })
                         .map_err(std::io::Error::from)?;
                     output.write_all(b"\n")?;
@@ -137,16 +138,6 @@ fn pages<'a>(
             Some(page.records.into_iter().map(name).collect::<Vec<_>>())
         })
     })
-}
-
-fn listed(key: &Key, found: &Found, now_ms: u64) -> mneme_api::ListedRecord {
-    mneme_api::ListedRecord {
-        key: key.clone(),
-        etag: found.version().etag(),
-        ttl_ms: found.ttl_ms(now_ms),
-        content_type: found.content_type().to_owned(),
-        value: Some(mneme_api::Bytes(found.bytes().to_vec())),
-    }
 }
 
 async fn write_sqlite(

@@ -7,7 +7,7 @@ mod admin;
 pub mod auth;
 mod batch;
 mod extract;
-mod list;
+pub(crate) mod list;
 mod problem;
 mod records;
 mod routes;
@@ -121,7 +121,6 @@ impl Api {
     async fn on_record<B>(&self, request: Request<B>) -> Answer
     where
         B: http_body::Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (parts, body) = request.into_parts();
         let answer = match RecordPath::of(parts.uri.path()) {

@@ -1,7 +1,5 @@
 //! When a process is asked to stop.
 
-use std::time::Duration;
-
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,7 +19,7 @@ pub async fn asked_to_stop(stop_with_stdin: bool) {
         }
         Err(error) => {
             tracing::error!(%error, "failed to listen for a signal: stop the node with SIGKILL");
-            tokio::time::sleep(Duration::MAX).await;
+            std::future::pending::<()>().await;
         }
     };
     tokio::select! {

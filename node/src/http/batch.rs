@@ -20,7 +20,6 @@ impl Api {
     pub(super) async fn batch<B>(&self, table: &str, parts: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (table, _) = self.table(table)?;
         let query = extract::query(parts.uri.query(), &["ack", "timeout"])?;

@@ -98,7 +98,8 @@ fn fewer(one: Option<Acks>, other: Acks) -> Acks {
     })
 }
 
-fn listed(key: &Key, found: &Found, now_ms: u64, has_value: bool) -> ListedRecord {
+/// A record as lists and dumps show it.
+pub(crate) fn listed(key: &Key, found: &Found, now_ms: u64, has_value: bool) -> ListedRecord {
     ListedRecord {
         key: key.clone(),
         etag: found.version().etag(),

@@ -119,7 +119,6 @@ impl Api {
     ) -> Result<Answer, Problem>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (table, config) = self.table(table)?;
         let key = extract::key(path)?;
@@ -174,7 +173,6 @@ impl Api {
     ) -> Result<Answer, Problem>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         match parts.method {
             Method::GET | Method::HEAD => self.read_record(table, path, parts).await,

@@ -135,7 +135,7 @@ impl Api {
 }
 
 /// The state of a node in one word.
-pub(super) fn state_name(state: NodeState) -> &'static str {
+fn state_name(state: NodeState) -> &'static str {
     match state {
         NodeState::Starting => "starting",
         NodeState::Joining => "joining",

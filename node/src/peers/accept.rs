@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handshake::{Preface, Verdict, nonce};
 use super::lanes::{LaneSender, PeerBody, lane};
-use super::link::{HANDSHAKE_MAX, LaneEnds, Link};
+use super::link::{FAREWELL, HANDSHAKE_MAX, LaneEnds, Link};
 use super::wire::{FrameReader, WireError};
 use super::{CONNECTION_WINDOW_BYTES, LINK_PATH, Peers, STREAM_WINDOW_BYTES};
 use crate::driver::Denied;
@@ -160,7 +160,7 @@ impl Peers {
             self.driver.metrics().link_refusals.inc();
             let _ = sender.handshake.try_send(Verdict::Secret.encode());
             drop(sender.handshake);
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(FAREWELL).await;
             return Ok(None);
         };
         let lane = preface.lane();

@@ -17,6 +17,7 @@ use mneme_replica::id::NodeId;
 use mneme_replica::message::{Hello, Lane, Refusal};
 use subtle::ConstantTimeEq;
 
+use super::lanes::lane_number;
 use super::wire::{WireError, put_frame};
 
 const MAGIC: &[u8; 7] = b"mneme-1";
@@ -163,14 +164,6 @@ impl Preface {
         let (proof, hello) = rest.split_at_checked(proof_bytes).ok_or(WireError::Handshake)?;
         let said = Said { role: b"dialler", preface: self, answer };
         Ok(secret.is_proved(&said, proof).then_some(hello))
-    }
-}
-
-fn lane_number(lane: Lane) -> u8 {
-    match lane {
-        Lane::Push => 0,
-        Lane::Heartbeat => 1,
-        Lane::Bulk => 2,
     }
 }
 

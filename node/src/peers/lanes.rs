@@ -61,13 +61,18 @@ impl Lanes {
     }
 }
 
-/// Position of a lane in arrays.
-pub(super) fn lane_index(lane: Lane) -> usize {
+/// Number of a lane on the wire.
+pub(super) fn lane_number(lane: Lane) -> u8 {
     match lane {
         Lane::Push => 0,
         Lane::Heartbeat => 1,
         Lane::Bulk => 2,
     }
+}
+
+/// Position of a lane in arrays.
+pub(super) fn lane_index(lane: Lane) -> usize {
+    usize::from(lane_number(lane))
 }
 
 /// The sending end of one connection.

@@ -20,8 +20,8 @@ use crate::driver::{Denied, Driver};
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// The whole handshake takes no longer.
 pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
-/// How long a denied link stays open, so that the reason arrives.
-const FAREWELL: Duration = Duration::from_millis(200);
+/// How long a connection that was denied stays open, so that the reason arrives.
+pub(super) const FAREWELL: Duration = Duration::from_millis(200);
 
 /// One connection of a link whose other end has proved the secret.
 pub(super) struct LaneEnds {
