@@ -134,6 +134,9 @@ impl Replica {
             self.members.remove(&peer);
             self.join.last_live.remove(&peer);
             self.notice(Notice::PeerRetired { peer });
+            // It may be the wrong one of two: the last words of a dead process make it look alive for a second more.
+            // A link that is still up is made anew, so that whoever lives is greeted again.
+            self.effects.push(Effect::Disconnect { peer });
         }
     }
 
