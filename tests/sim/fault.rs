@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use mneme_replica::event::{Action, Command};
 use mneme_replica::message::Message;
 use mneme_replica::record::Write;
 use mneme_replica::version_vector::VersionVector;
+
+use crate::oracle::value;
 
 /// A mistake that an implementation could make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -39,9 +42,23 @@ pub(crate) enum Fault {
     CompactionByMemory,
     /// A full volume drops entries, and they count as written.
     FullVolumeUntold,
+    /// A touch of nothing stores an empty value.
+    TouchCreates,
 }
 
 impl Fault {
+    /// What this fault makes of a client's command.
+    pub(crate) fn bend_command(self, mut command: Command) -> Command {
+        if let (Self::TouchCreates, Command::Apply { operations, .. }) = (self, &mut command) {
+            for operation in operations {
+                if let Action::Touch { ttl_ms, .. } = operation.action {
+                    operation.action = Action::Put { value: value(0), ttl_ms, max_age_ms: None };
+                }
+            }
+        }
+        command
+    }
+
     /// What this fault makes of a message on its way.
     pub(crate) fn bend(self, message: Message) -> Message {
         match (self, message) {

@@ -7,6 +7,7 @@ mod convergence;
 mod expiry;
 mod sign_in;
 mod sign_out;
+mod touch;
 mod value;
 
 use mneme_api::Key;
@@ -18,6 +19,7 @@ use crate::world::World;
 pub(crate) use self::answered::check as check_answered;
 pub(crate) use self::batch::check as check_pair;
 pub(crate) use self::bounds::check as check_bounds;
+pub(crate) use self::touch::check as check_ghost;
 
 /// One read of a session at one node.
 pub(crate) struct Look<'a> {
@@ -31,7 +33,9 @@ impl Look<'_> {
     /// Whether this node has to know what `other` acknowledged: its own doing, or it could talk with it for long
     /// enough. A node whose disk was replaced knows nothing of its past until it has met the others.
     fn was_told(&self, other: usize) -> bool {
-        let remembers = other == self.node && self.world.nodes[self.node].replaced_ms.is_none();
+        let remembers = other == self.node
+            && self.world.nodes[self.node].replaced_ms.is_none()
+            && !self.world.is_doubled(self.node);
         remembers || other != self.node && self.world.could_talk(self.node, other, TALKED_MS)
     }
 

@@ -29,6 +29,13 @@ pub(crate) struct Session {
     pub(crate) expired_ms: Option<u64>,
 }
 
+impl Session {
+    /// A touch of it can prolong nothing: it was to be signed out, and nobody waits for its expiry.
+    pub(crate) fn is_signed_out_for_good(&self) -> bool {
+        self.is_delete_tried && self.expired_ms.is_none()
+    }
+}
+
 /// What broke.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation(pub(crate) String);

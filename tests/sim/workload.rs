@@ -2,41 +2,44 @@
 
 use std::collections::BTreeMap;
 
-use mneme_api::{Key, Pattern};
+use mneme_api::{Key, Pattern, TableName};
 use mneme_replica::Event;
 use mneme_replica::effect::{OperationResult, Outcome};
 use mneme_replica::event::{AckMode, Action, Command, Condition, Operation, RequestId};
 
-use crate::disk::Disk;
 use crate::fault::Fault;
 use crate::invariants;
 use crate::oracle::{Oracle, Session, TALKED_MS, Violation, value};
+use crate::weather::Weather;
 use crate::world::World;
 
 /// Virtual time with faults, then without.
 const ROUGH_MS: u64 = 40_000;
-const QUIET_MS: u64 = 45_000;
+pub(crate) const QUIET_MS: u64 = 45_000;
 
 /// Idle time of the sessions that are left to expire.
 const SHORT_TTL_MS: u64 = 3_000;
 
 /// What a request wants, to be noted when it is answered.
 #[derive(Clone, Debug)]
-enum Wish {
+pub(crate) enum Wish {
     SignIn { key: Key, expires: bool },
     Rewrite { key: Key, number: u64 },
     SignOut { keys: Vec<Key> },
     Pair,
     Touch,
+    Cache,
 }
 
 /// One simulated run.
 pub(crate) struct Run {
     pub(crate) world: World,
-    oracle: Oracle,
+    pub(crate) oracle: Oracle,
+    /// When the faults end.
+    pub(crate) rough_until_ms: u64,
     wishes: BTreeMap<RequestId, (usize, Wish)>,
     next_request: u64,
-    next_session: u64,
+    pub(crate) next_session: u64,
     pair_number: u64,
 }
 
@@ -49,10 +52,11 @@ pub(crate) struct Summary {
 }
 
 /// Runs one seed, with a planted fault or without.
-pub(crate) fn run(seed: u64, fault: Option<Fault>) -> Result<Summary, Violation> {
+pub(crate) fn run(seed: u64, weather: Weather, fault: Option<Fault>) -> Result<Summary, Violation> {
     let mut run = Run {
-        world: World::new(seed, fault),
+        world: World::new(seed, weather, fault),
         oracle: Oracle::default(),
+        rough_until_ms: ROUGH_MS,
         wishes: BTreeMap::new(),
         next_request: 0,
         next_session: 0,
@@ -63,10 +67,11 @@ pub(crate) fn run(seed: u64, fault: Option<Fault>) -> Result<Summary, Violation>
 
 impl Run {
     fn go(&mut self) -> Result<Summary, Violation> {
-        while self.world.now_ms < ROUGH_MS {
+        while self.world.now_ms < self.rough_until_ms {
             let pause_ms = self.world.rng.between(1, 40);
             self.advance(pause_ms);
             self.act()?;
+            self.act_in_a_storm()?;
             if self.world.rng.percent(4) {
                 self.disturb();
                 invariants::check_bounds(&self.world)?;
@@ -86,7 +91,7 @@ impl Run {
         })
     }
 
-    fn advance(&mut self, pause_ms: u64) {
+    pub(crate) fn advance(&mut self, pause_ms: u64) {
         let until_ms = self.world.now_ms + pause_ms;
         self.world.run_until(until_ms);
         for index in std::mem::take(&mut self.world.drained) {
@@ -95,6 +100,7 @@ impl Run {
             self.kill(index);
             self.world.start(index);
         }
+        self.part_doubles();
         for (request, outcome) in std::mem::take(&mut self.world.replies) {
             if let Some((node, wish)) = self.wishes.remove(&request) {
                 self.note(node, wish, &outcome);
@@ -102,7 +108,7 @@ impl Run {
         }
     }
 
-    fn session(number: u64) -> Key {
+    pub(crate) fn session(number: u64) -> Key {
         let user = (number % 5).to_string();
         Key::from_segments(["user", &user, "session", &number.to_string()]).expect("a key")
     }
@@ -155,7 +161,7 @@ impl Run {
         Ok(())
     }
 
-    fn is_kept(&self, key: &Key) -> bool {
+    pub(crate) fn is_kept(&self, key: &Key) -> bool {
         self.oracle
             .sessions
             .get(key)
@@ -214,11 +220,22 @@ impl Run {
         Ok(())
     }
 
-    fn apply(&mut self, node: usize, ack: AckMode, actions: Vec<(Key, Action)>, wish: Wish) {
+    pub(crate) fn apply(&mut self, node: usize, ack: AckMode, actions: Vec<(Key, Action)>, wish: Wish) {
+        self.apply_to(World::sessions(), node, ack, actions, wish);
+    }
+
+    pub(crate) fn apply_to(
+        &mut self,
+        table: TableName,
+        node: usize,
+        ack: AckMode,
+        actions: Vec<(Key, Action)>,
+        wish: Wish,
+    ) {
         let is_batch = actions.len() > 1;
         let operation = |(key, action)| Operation { key, action, condition: Condition::Always };
         let operations = actions.into_iter().map(operation).collect();
-        let command = Command::Apply { table: World::sessions(), operations, is_batch };
+        let command = Command::Apply { table, operations, is_batch };
         self.submit(node, ack, command, wish);
     }
 
@@ -229,6 +246,10 @@ impl Run {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         self.wishes.insert(request, (node, wish));
+        let command = match self.world.fault {
+            Some(fault) => fault.bend_command(command),
+            None => command,
+        };
         self.world.step(node, Event::Client { request, command, ack, timeout_ms: 5_000 });
         if self.world.fault == Some(Fault::AckAlone) {
             let (results, acks) = (Vec::new(), mneme_replica::effect::Acks::default());
@@ -247,7 +268,8 @@ impl Run {
         {
             return;
         }
-        if !is_done {
+        // What a copy of a node takes goes with it when it is thrown away.
+        if !is_done || self.world.is_doubled(node) {
             return;
         }
         match wish {
@@ -276,7 +298,7 @@ impl Run {
                     }
                 }
             }
-            Wish::Pair | Wish::Touch => {}
+            Wish::Pair | Wish::Touch | Wish::Cache => {}
         }
     }
 
@@ -284,6 +306,9 @@ impl Run {
     fn disturb(&mut self) {
         let count = self.world.nodes.len();
         let (a, b) = (self.world.rng.index(count), self.world.rng.index(count));
+        if self.storm(a, b) {
+            return;
+        }
         match self.world.rng.between(0, 100) {
             0..25 => self.crash_or_start(a),
             25..45 => {
@@ -324,7 +349,7 @@ impl Run {
         }
     }
 
-    fn kill(&mut self, index: usize) {
+    pub(crate) fn kill(&mut self, index: usize) {
         self.world.crash(index);
         // Whoever waited for this process never hears from it.
         self.wishes.retain(|_, (node, _)| *node != index);
@@ -341,23 +366,25 @@ impl Run {
         }
     }
 
-    /// A disk is lost, or an old one is put back, while everybody else is well: the others hold
-    /// whatever it held.
-    fn replace_disk(&mut self, index: usize) {
+    pub(crate) fn is_everybody_well(&self) -> bool {
         let all_ready = self.world.nodes.iter().all(|node| {
             node.replica
                 .as_ref()
                 .is_some_and(|replica| replica.is_ready() && replica.status().members.len() > 1)
         });
         let count = self.world.nodes.len();
-        let whole = (0..count).all(|a| (0..count).all(|b| a == b || self.world.could_talk(a, b, 3_000)));
-        if !(all_ready && whole) {
+        all_ready && (0..count).all(|a| (0..count).all(|b| a == b || self.world.could_talk(a, b, 3_000)))
+    }
+
+    /// A disk is lost, or an old one is put back, while everybody else is well: the others hold
+    /// whatever it held.
+    fn replace_disk(&mut self, index: usize) {
+        if !self.is_everybody_well() {
             return;
         }
         let old = self.world.nodes[index].disk.clone();
         self.kill(index);
         if self.world.rng.percent(30) {
-            self.world.nodes[index].disk = Disk::default();
             self.world.renew(index);
         } else if let Some(kept) = self.world.old_disks.remove(&index) {
             self.world.nodes[index].disk = kept;
@@ -376,6 +403,7 @@ impl Run {
         for index in 0..self.world.nodes.len() {
             self.world.nodes[index].frozen_until_ms = self.world.now_ms;
             self.world.nodes[index].full_until_ms = self.world.now_ms;
+            self.world.nodes[index].slow_until_ms = self.world.now_ms;
             self.world.nodes[index].clock_step = None;
             if self.world.nodes[index].replica.is_none() {
                 self.world.start(index);

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use mneme_api::{TableConfig, TableKind, TableName};
+use mneme_api::TableName;
 use mneme_replica::effect::Outcome;
 use mneme_replica::event::{ConnectionId, RequestId};
 use mneme_replica::id::{NodeId, Origin};
@@ -15,6 +15,7 @@ use mneme_replica::{Effect, Event, Replica};
 use crate::disk::Disk;
 use crate::fault::Fault;
 use crate::rng::Rng;
+use crate::weather::Weather;
 
 /// Wall clock at the start of every simulation.
 const EPOCH_MS: u64 = 1_800_000_000_000;
@@ -48,6 +49,10 @@ pub(crate) struct Node {
     pub(crate) clock_step: Option<(i64, u64)>,
     /// Until when its volume is full.
     pub(crate) full_until_ms: u64,
+    /// Until when its disk takes seconds for a commit.
+    pub(crate) slow_until_ms: u64,
+    /// Somebody has changed its configuration: sessions live half as long from its next start on.
+    pub(crate) is_configured_anew: bool,
     is_committing: bool,
     backlog: Vec<Item>,
     pub(crate) exited: Option<Refusal>,
@@ -60,6 +65,7 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) now_ms: u64,
     pub(crate) nodes: Vec<Node>,
+    pub(crate) weather: Weather,
     pub(crate) fault: Option<Fault>,
     /// Directed pairs that lose everything.
     cuts: BTreeSet<(usize, usize)>,
@@ -78,17 +84,29 @@ pub(crate) struct World {
     pub(crate) old_disks: BTreeMap<usize, Disk>,
     /// Nodes that have stopped as they were asked to.
     pub(crate) drained: Vec<usize>,
+    /// A disk that was copied, until the cluster has noticed.
+    pub(crate) doubled: Option<Doubled>,
+}
+
+/// Two places with one identity.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doubled {
+    pub(crate) original: usize,
+    pub(crate) copy: usize,
+    /// Who was at home where the copy is now.
+    replaced: NodeId,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, fault: Option<Fault>) -> Self {
+    pub(crate) fn new(seed: u64, weather: Weather, fault: Option<Fault>) -> Self {
         let mut rng = Rng::new(seed);
-        let count = 2 + rng.index(3);
+        let count = weather.nodes_min() + rng.index(weather.nodes_spread());
         let loss_percent = if rng.percent(50) { 0 } else { rng.between(0, 6) };
         let mut world = Self {
             rng,
             now_ms: 0,
             nodes: Vec::new(),
+            weather,
             fault,
             cuts: BTreeSet::new(),
             last_cut_ms: BTreeMap::new(),
@@ -103,6 +121,7 @@ impl World {
             trace: 0,
             old_disks: BTreeMap::new(),
             drained: Vec::new(),
+            doubled: None,
         };
         for index in 0..count {
             let clock_offset_ms = i64::try_from(world.rng.between(0, 200)).unwrap_or(0) - 100;
@@ -116,13 +135,17 @@ impl World {
                 clock_offset_ms,
                 clock_step: None,
                 full_until_ms: 0,
+                slow_until_ms: 0,
+                is_configured_anew: false,
                 is_committing: false,
                 backlog: Vec::new(),
                 exited: None,
                 replaced_ms: None,
             });
         }
-        for index in 0..count {
+        // A place that is still empty: somebody comes later, and is new to all.
+        let late = usize::from(weather == Weather::Stormy && world.rng.percent(30));
+        for index in 0..count - late {
             world.start(index);
         }
         world
@@ -144,6 +167,10 @@ impl World {
         "sessions".parse().expect("a table name")
     }
 
+    pub(crate) fn cache() -> TableName {
+        "cache".parse().expect("a table name")
+    }
+
     /// Starts a process on the node's disk, under a new epoch.
     pub(crate) fn start(&mut self, index: usize) {
         let epoch = if self.fault == Some(Fault::EpochReused) { 1 } else { self.next_epoch };
@@ -157,11 +184,7 @@ impl World {
         node.backlog.clear();
         node.frozen_until_ms = 0;
         node.undisturbed_since_ms = self.now_ms;
-        let mut tables = vec![TableConfig::new(Self::sessions())];
-        tables.push(TableConfig {
-            kind: TableKind::Cache,
-            ..TableConfig::new("cache".parse().expect("a name"))
-        });
+        let tables = self.weather.tables(node.is_configured_anew);
         let settings = Settings {
             origin: node.origin,
             cluster: "sim".to_owned(),
@@ -244,7 +267,10 @@ impl World {
         let since = self.now_ms.saturating_sub(for_ms);
         let is_undisturbed = |index: usize| {
             let node = &self.nodes[index];
-            node.replica.is_some() && node.undisturbed_since_ms <= since && !self.is_frozen(index)
+            node.replica.is_some()
+                && node.undisturbed_since_ms <= since
+                && !self.is_frozen(index)
+                && !self.is_doubled(index)
         };
         let is_whole = |pair: (usize, usize)| {
             !self.cuts.contains(&pair) && self.last_cut_ms.get(&pair).is_none_or(|cut| *cut <= since)
@@ -257,8 +283,7 @@ impl World {
     }
 
     fn running(&self, origin: Origin) -> Option<usize> {
-        let index = Self::index_of(origin.node);
-        (self.nodes[index].replica.is_some() && self.nodes[index].origin == origin).then_some(index)
+        self.nodes.iter().position(|node| node.replica.is_some() && node.origin == origin)
     }
 
     fn index_of(peer: NodeId) -> usize {
@@ -268,7 +293,31 @@ impl World {
     /// An empty file has no identity: whoever starts on it is a new node at an old address.
     pub(crate) fn renew(&mut self, index: usize) {
         let node = &mut self.nodes[index];
+        node.disk = Disk::default();
         node.origin.node = NodeId::new(node.origin.node.number() + IDS_A_PLACE);
+    }
+
+    /// The disk of one place is copied to another, whose process is down.
+    pub(crate) fn double(&mut self, original: usize, copy: usize) {
+        let replaced = self.nodes[copy].origin.node;
+        self.nodes[copy].disk = self.nodes[original].disk.clone();
+        self.nodes[copy].disk.forget_queue();
+        self.nodes[copy].origin.node = self.nodes[original].origin.node;
+        self.doubled = Some(Doubled { original, copy, replaced });
+    }
+
+    /// The copy is thrown away: its place gets an empty disk, hence a new identity.
+    pub(crate) fn undouble(&mut self) -> Option<Doubled> {
+        let doubled = self.doubled.take()?;
+        self.nodes[doubled.copy].origin.node = doubled.replaced;
+        self.renew(doubled.copy);
+        self.nodes[doubled.original].undisturbed_since_ms = self.now_ms;
+        Some(doubled)
+    }
+
+    /// Whether this place shares its identity with another.
+    pub(crate) fn is_doubled(&self, index: usize) -> bool {
+        self.doubled.is_some_and(|doubled| index == doubled.original || index == doubled.copy)
     }
 
     fn schedule(&mut self, after_ms: u64, item: Item) {
@@ -376,7 +425,13 @@ impl World {
         }
         self.nodes[node].is_committing = true;
         let slow = self.rng.percent(2);
-        let after_ms = if slow { self.rng.between(50, 800) } else { self.rng.between(1, 8) };
+        let after_ms = if self.nodes[node].slow_until_ms > self.now_ms {
+            self.rng.between(800, 3_000)
+        } else if slow {
+            self.rng.between(50, 800)
+        } else {
+            self.rng.between(1, 8)
+        };
         let epoch = self.nodes[node].origin.epoch;
         self.schedule(after_ms, Item::Commit { node, epoch });
     }
@@ -461,7 +516,8 @@ impl World {
         if matches!(message, Message::Push { .. }) {
             self.schedule(1, Item::PushTaken { node, epoch: from.epoch, peer: to });
         }
-        if self.is_cut(node, Self::index_of(to)) || self.rng.percent(self.loss_percent) {
+        let place = self.running(peer).unwrap_or_else(|| Self::index_of(to));
+        if self.is_cut(node, place) || self.rng.percent(self.loss_percent) {
             return;
         }
         let message = match (self.fault, message) {

@@ -1,4 +1,7 @@
-//! After heal and quiet every node is up and ready, all vectors agree and all rows are equal.
+//! After heal and quiet every node is up and ready, all vectors agree, all rows are equal and every table lists the same.
+
+use mneme_api::{Pattern, TableName};
+use mneme_replica::Replica;
 
 use crate::oracle::{Oracle, Violation};
 use crate::world::World;
@@ -21,10 +24,11 @@ pub(super) fn check(oracle: &Oracle, world: &World) -> Result<(), Violation> {
             table.as_ref().and_then(|table| table.row(hash)).map(|row| row.record)
         });
         let held: Vec<_> = held.collect();
-        states.push((replica.vector(), held));
+        let lists = [World::sessions(), World::cache()].map(|name| list(replica, &name));
+        states.push((replica.vector(), held, lists));
     }
-    let (first_vector, first_held) = &states[0];
-    for (index, (vector, held)) in states.iter().enumerate() {
+    let (first_vector, first_held, first_lists) = &states[0];
+    for (index, (vector, held, lists)) in states.iter().enumerate() {
         if !vector.agrees_with(first_vector) {
             return Err(Violation(format!("vectors of nodes 0 and {index} differ after heal and quiet")));
         }
@@ -32,6 +36,23 @@ pub(super) fn check(oracle: &Oracle, world: &World) -> Result<(), Violation> {
             let pair = (&first_held[position], &held[position]);
             return Err(Violation(format!("nodes 0 and {index} differ after heal and quiet: {pair:?}")));
         }
+        if lists != first_lists {
+            let pair = (first_lists, lists);
+            return Err(Violation(format!(
+                "nodes 0 and {index} list otherwise after heal and quiet: {pair:?}"
+            )));
+        }
     }
     Ok(())
+}
+
+/// Records whose end is not so near that clocks decide, with their versions.
+fn list(replica: &Replica, name: &TableName) -> Vec<String> {
+    let pattern = Pattern::from_path("**").expect("a pattern");
+    let now_ms = replica.status().now_ms;
+    let page =
+        replica.table(name).map(|table| table.scan(&pattern, None, usize::MAX, now_ms)).unwrap_or_default();
+    let is_lasting = |ttl_ms: u64| ttl_ms > 2_000;
+    let lasting = page.records.into_iter().filter(|(_, found)| is_lasting(found.ttl_ms(now_ms)));
+    lasting.map(|(key, found)| format!("{key:?} {} {:?}", found.version().etag(), found.bytes())).collect()
 }
