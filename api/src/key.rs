@@ -110,6 +110,19 @@ impl Key {
         &self.0
     }
 
+    /// Bytes of all segments, as limits count them.
+    pub fn bytes(&self) -> usize {
+        Self::bytes_of_encoded(&self.0)
+    }
+
+    /// As [`Key::bytes`], of a key's encoding.
+    pub fn bytes_of_encoded(encoded: &[u8]) -> usize {
+        // A zero in a segment and the end of a segment take two bytes each.
+        let zeros = encoded.iter().filter(|byte| **byte == 0).count();
+        let ends = encoded.windows(2).filter(|pair| *pair == [0, 1]).count();
+        encoded.len() - zeros - ends
+    }
+
     /// The segments' bytes.
     pub fn segments(&self) -> Vec<Vec<u8>> {
         let (mut segments, mut segment) = (Vec::new(), Vec::new());
@@ -223,6 +236,7 @@ mod tests {
         fn a_key_survives_its_encoding_and_its_path(a in segments()) {
             let key = Key::from_segments(&a).expect("short");
             prop_assert_eq!(&key.segments(), &a);
+            prop_assert_eq!(key.bytes(), a.iter().map(Vec::len).sum::<usize>());
             prop_assert_eq!(Key::from_encoded(key.encoded()), Ok(key.clone()));
             prop_assert_eq!(Key::from_path(&key.to_path()), Ok(key));
         }

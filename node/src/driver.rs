@@ -12,7 +12,7 @@ use hashbrown::HashMap as FastMap;
 use mneme_api::{TableConfig, TableName};
 use mneme_replica::Replica;
 use mneme_replica::effect::{Effect, Notice, Outcome};
-use mneme_replica::event::{AckMode, Command, ConnectionId, Event, RequestId};
+use mneme_replica::event::{AckMode, Command, ConnectionId, Event, RequestId, ScanStart};
 use mneme_replica::gate::Gate;
 use mneme_replica::id::{NodeId, Origin};
 use mneme_replica::message::{Hello, Lane, Message, Refusal};
@@ -270,6 +270,11 @@ impl Driver {
     /// What this node says of itself.
     pub fn hello(&self) -> Hello {
         self.inner.lock().replica.hello()
+    }
+
+    /// Where a scan begins that begins now.
+    pub fn scan_start(&self) -> ScanStart {
+        self.inner.lock().replica.scan_start()
     }
 
     /// A look at the whole replica.

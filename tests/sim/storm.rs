@@ -77,7 +77,11 @@ impl Run {
         let for_ms = self.world.rng.between(500, 8_000);
         match self.world.rng.between(0, 100) {
             0..30 => self.world.nodes[a].slow_until_ms = self.world.now_ms + for_ms,
-            30..55 => {
+            30..35 => {
+                let by_ms = self.world.rng.between(600, 5_000);
+                self.world.step_all_clocks(by_ms);
+            }
+            35..55 => {
                 let by_ms = self.world.rng.between(60_000, 900_000);
                 let is_back = self.world.rng.percent(50);
                 self.world.step_clock(a, by_ms, is_back, for_ms);

@@ -192,6 +192,7 @@ impl Run {
         let pattern = Pattern::from_path(&format!("user/{user}/**")).expect("a pattern");
         let Some(replica) = self.world.nodes[node].replica.as_ref() else { return };
         let Some(now_ms) = replica.gate().check(self.world.boot_ms()) else { return };
+        let start = replica.scan_start();
         let Some(table) = replica.table(&World::sessions()) else { return };
         let keys: Vec<Key> =
             table.scan(&pattern, None, 1_000, now_ms).records.into_iter().map(|(key, _)| key).collect();
@@ -201,7 +202,7 @@ impl Run {
             }
         }
         let table = World::sessions();
-        let command = Command::DeleteMatching { table, pattern, after: None, before_ms: now_ms };
+        let command = Command::DeleteMatching { table, pattern, after: None, start };
         self.submit(node, AckMode::All, command, Wish::SignOut { keys });
     }
 
@@ -278,8 +279,9 @@ impl Run {
                 if let Some(session) = self.oracle.sessions.get_mut(&key) {
                     session.signed_in = Some(node);
                     if expires {
-                        // Stamped no later than it was answered; clocks are within 100 ms.
-                        session.expired_ms = Some(now_ms + SHORT_TTL_MS + 250);
+                        // Stamped no later than it was answered; clocks are within 100 ms, and one that was set
+                        // wrong is believed while it is within 500 ms of a peer's.
+                        session.expired_ms = Some(now_ms + SHORT_TTL_MS + 750);
                     }
                 }
             }

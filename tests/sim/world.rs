@@ -80,6 +80,8 @@ pub(crate) struct World {
     pub(crate) replies: Vec<(RequestId, Outcome)>,
     verdicts: Vec<Result<Hello, Refusal>>,
     pub(crate) trace: u64,
+    /// By how much the wall clocks of all were set forward.
+    site_step_ms: u64,
     /// Disks as they once were, to be put back.
     pub(crate) old_disks: BTreeMap<usize, Disk>,
     /// Nodes that have stopped as they were asked to.
@@ -119,6 +121,7 @@ impl World {
             replies: Vec::new(),
             verdicts: Vec::new(),
             trace: 0,
+            site_step_ms: 0,
             old_disks: BTreeMap::new(),
             drained: Vec::new(),
             doubled: None,
@@ -155,7 +158,8 @@ impl World {
         let node = &self.nodes[node];
         let step_ms =
             node.clock_step.filter(|(_, until_ms)| self.now_ms < *until_ms).map_or(0, |(by_ms, _)| by_ms);
-        let wall_ms = (EPOCH_MS + self.now_ms).saturating_add_signed(node.clock_offset_ms + step_ms);
+        let wall_ms = (EPOCH_MS + self.site_step_ms + self.now_ms)
+            .saturating_add_signed(node.clock_offset_ms + step_ms);
         ClockSample { wall_ms, boot_ms: self.now_ms + 10_000 }
     }
 
@@ -235,8 +239,17 @@ impl World {
     /// Somebody sets the wall clock wrong, and right again.
     pub(crate) fn step_clock(&mut self, index: usize, by_ms: u64, is_back: bool, for_ms: u64) {
         let by_ms = i64::try_from(by_ms).unwrap_or(0);
+        if self.nodes.iter().any(|node| node.clock_step.is_some_and(|(_, until_ms)| self.now_ms < until_ms)) {
+            // Two that are wrong by the same at one time would rightly be believed.
+            return;
+        }
         let until_ms = self.now_ms + for_ms;
         self.nodes[index].clock_step = Some((if is_back { -by_ms } else { by_ms }, until_ms));
+    }
+
+    /// All machines of the site are told another time, for good.
+    pub(crate) fn step_all_clocks(&mut self, by_ms: u64) {
+        self.site_step_ms += by_ms;
     }
 
     /// What waits for a peer is lost, as when its queue overflows.

@@ -23,12 +23,14 @@ pub enum PersistItem {
 }
 
 impl PersistItem {
-    /// Adds to `vector` what this entry claims once it is in the file; `now_ms` (node time) is when
-    /// its origin counts as heard from.
+    /// Adds to `vector` what this entry claims once it is in the file; `now_ms` is the node time at which its origin
+    /// was heard, or 0 when it is not known any more: then the write's own versions tell. A touch has the version of
+    /// what it prolongs, which lives no longer than the largest `max_age` from then on.
     pub fn claim(&self, vector: &mut VersionVector, now_ms: u64) {
         match self {
             Self::Write(write) => {
-                vector.claim(write.dot, now_ms);
+                let version_ms = write.rows.iter().map(|row| row.record.version_ms()).max();
+                vector.claim(write.dot, now_ms.max(version_ms.unwrap_or(0)));
             }
             Self::Rows(_) => {}
             Self::Vector(claimed) => vector.join(claimed),
@@ -45,6 +47,8 @@ pub struct Meta {
     pub last_live: Vec<NodeId>,
     /// Tables known: kind at first use, largest `max_age` ever.
     pub tables: Vec<TableInfo>,
+    /// Whether this node ever had a peer; its members may all be retired since.
+    pub has_met_anyone: bool,
 }
 
 /// How one operation ended.

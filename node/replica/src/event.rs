@@ -1,10 +1,13 @@
 //! All that can happen to a replica.
 
+use std::sync::Arc;
+
 use mneme_api::{Key, Pattern, TableName};
 
 use crate::id::{NodeId, Origin};
 use crate::message::{Hello, Lane, Message};
 use crate::record::Value;
+use crate::version_vector::VersionVector;
 
 /// Names a client's write until its reply; given by the driver, never reused while in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,9 +89,8 @@ pub enum Command {
         /// Whether this came as a batch: then one failed condition fails all.
         is_batch: bool,
     },
-    /// Delete what matches and is held now, up to `BATCH_OPERATIONS_MAX` keys after `after`, as one
-    /// write. Records written at or after `before_ms` (node time) are left alone, so that sessions
-    /// created during the scan survive it.
+    /// Delete what matches and was held when the scan began, up to `BATCH_OPERATIONS_MAX` keys after
+    /// `after`, as one write. Sessions created since are left alone.
     DeleteMatching {
         /// The table.
         table: TableName,
@@ -96,9 +98,18 @@ pub enum Command {
         pattern: Pattern,
         /// Resume after this key.
         after: Option<Key>,
-        /// Node time at the start of the scan, milliseconds.
-        before_ms: u64,
+        /// Where the scan began.
+        start: ScanStart,
     },
+}
+
+/// Where a scan of several pages began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanStart {
+    /// Node time, milliseconds.
+    pub now_ms: u64,
+    /// What was held: judged by this and not by a clock, nothing that was there is missed.
+    pub held: Arc<VersionVector>,
 }
 
 /// One thing that happened.

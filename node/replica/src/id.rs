@@ -124,9 +124,10 @@ impl KeyHash {
         u64::from_le_bytes(bytes)
     }
 
-    /// Number of the digest bucket; from bytes that `number` does not use.
+    /// Number of the digest bucket. Its low bits are the shard's number, so that all keys of a bucket are in one shard
+    /// and a bucket is listed without a look at the others.
     pub fn bucket(&self) -> usize {
-        usize::from(u16::from_le_bytes([self.0[0], self.0[1]])) % crate::limits::DIGEST_BUCKETS
+        (self.number() >> 32) as usize % crate::limits::DIGEST_BUCKETS
     }
 }
 

@@ -41,6 +41,13 @@ pub const DELTA_DONATIONS_MAX: usize = 16;
 /// Bytes of rows in a delta page: small enough that a page never delays a tick.
 pub const DELTA_PAGE_BYTES: usize = 256 * 1024;
 
+/// Bytes of the last page, which holds all that was written together since the page before it: far beyond what a batch
+/// can write and evict, short of the largest message.
+pub const DELTA_LAST_PAGE_BYTES: usize = 24 * 1024 * 1024;
+
+/// Keys written together while a delta is given; beyond it the delta is refused and asked again.
+pub const DELTA_WRITTEN_MAX: usize = 65_536;
+
 /// Bytes of a staged delta beyond which this node does not serve until it is published: that takes long, and what it
 /// holds is far behind.
 pub const DELTA_SERVED_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use crate::id::{NodeId, Origin};
 use crate::limits::{OUTBOX_BYTES_MAX, PUSH_BYTES_MAX};
-use crate::message::{Hello, MemberInfo};
+use crate::message::{Heartbeat, Hello, MemberInfo};
 use crate::record::Write;
 use crate::status::DigestState;
+use crate::time::signed;
 use crate::version_vector::VersionVector;
+
+/// Samples of a peer's clock that are kept: a late message makes a sample too small, never too large.
+const CLOCK_SAMPLES: usize = 4;
 
 /// What has to happen before this node may serve while it is in contact with a member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,13 +20,10 @@ pub(crate) enum Exchange {
     /// Contact was lost, or never was: to be asked when it returns.
     #[default]
     Needed,
-    /// Asked; the member counts on us from the moment it answers.
-    Asked {
-        /// Number of the exchange.
-        nonce: u64,
-        /// When.
-        boot_ms: u64,
-    },
+    /// Asked, once or more often, with these numbers at these times; the member counts on us from the moment it hears
+    /// one. Whichever it answers within the time that makes a suspect will do: its answers may take longer than the
+    /// pause after which it is asked again.
+    Asked(Vec<(u64, u64)>),
     /// Answered: everything in this vector must be held first.
     CatchUp(VersionVector),
     /// Held.
@@ -49,6 +50,10 @@ pub(crate) struct Member {
     pub(crate) vector: VersionVector,
     pub(crate) ahead_since_boot_ms: Option<u64>,
     pub(crate) retry_delta_boot_ms: u64,
+    /// It acknowledges although this node refuses its writes, and most of the others take them: what it holds is needed.
+    pub(crate) is_right: bool,
+    /// Its last delta had rows that were refused.
+    pub(crate) is_delta_refused: bool,
     pub(crate) exchange: Exchange,
     pub(crate) is_commit_stalled: bool,
     /// It refuses our writes: our clock is ahead of its.
@@ -59,7 +64,10 @@ pub(crate) struct Member {
     /// Who says that it is live, as each said last: all members that a peer in contact calls live must be caught up with.
     pub(crate) called_live_by: BTreeSet<NodeId>,
     pub(crate) acked: (u64, u64),
-    pub(crate) skew_samples: VecDeque<i64>,
+    /// Its node time less our boot time, of the last heartbeats: a step of our own does not age them.
+    clock_samples: VecDeque<i64>,
+    /// Its wall clock less our boot time, likewise.
+    wall_samples: VecDeque<i64>,
     pub(crate) digest: DigestState,
     outbox: VecDeque<Arc<Write>>,
     pub(crate) outbox_bytes: usize,
@@ -72,9 +80,10 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// A member that the file or a peer knows of.
-    pub(crate) fn known(info: &MemberInfo) -> Self {
+    /// A member that the file or a peer knows of, and that was not heard yet at `boot_ms`.
+    pub(crate) fn known(info: &MemberInfo, boot_ms: u64) -> Self {
         Self {
+            down_since_boot_ms: Some(boot_ms),
             name: info.name.clone(),
             address: info.address.clone(),
             last_epoch: info.epoch,
@@ -154,8 +163,28 @@ impl Member {
         self.drop_outbox();
     }
 
-    /// Its node time less ours: the largest of the last samples, since delay only makes them smaller.
-    pub(crate) fn skew_ms(&self) -> i64 {
-        self.skew_samples.iter().copied().max().unwrap_or(0)
+    /// Notes its clocks, as a heartbeat brought them.
+    pub(crate) fn note_clocks(&mut self, heartbeat: &Heartbeat, boot_ms: u64) {
+        let clocks = [
+            (&mut self.clock_samples, heartbeat.node_time_ms),
+            (&mut self.wall_samples, heartbeat.wall_time_ms),
+        ];
+        for (samples, time_ms) in clocks {
+            if samples.len() == CLOCK_SAMPLES {
+                samples.pop_front();
+            }
+            samples.push_back(signed(time_ms) - signed(boot_ms));
+        }
+    }
+
+    /// Its wall clock less our boot time; `None` before its first heartbeat.
+    pub(crate) fn wall_offset_ms(&self) -> Option<i64> {
+        self.wall_samples.iter().max().copied()
+    }
+
+    /// Its node time less ours, which is `offset_ms` ahead of our boot time; `None` before its first heartbeat. The
+    /// largest of the last samples, since delay only makes them smaller.
+    pub(crate) fn skew_ms(&self, offset_ms: i64) -> Option<i64> {
+        self.clock_samples.iter().max().map(|sample| sample - offset_ms)
     }
 }

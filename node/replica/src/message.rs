@@ -135,8 +135,12 @@ pub struct Heartbeat {
     pub durable: VersionVector,
     /// Node time of the sender when it was sent, in milliseconds since the Unix epoch.
     pub node_time_ms: u64,
+    /// Its wall clock at that moment: a step that all machines of a site make is seen by all.
+    pub wall_time_ms: u64,
     /// "I acknowledge without you": the told node serves no read until it has this node's vector.
     pub acknowledges_without_you: bool,
+    /// It does so because the receiver refuses its writes, while most of the others take them.
+    pub despite_your_refusal: bool,
     /// The sender could not commit for a while: it leaves the durable count.
     pub commit_stalled: bool,
     /// The sender refuses the receiver's writes: its clock is ahead.

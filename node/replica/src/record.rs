@@ -2,7 +2,8 @@
 //! with any duplication and any batching, the same writes give the same state.
 //!
 //! - The value register: in a `session` table deleted beats live whatever the versions; else the
-//!   higher version wins. `bury_until` merges by maximum, whoever wins.
+//!   higher version wins. `bury_until` merges by maximum, whoever wins. (A value of a `cache` table that
+//!   expires before its key's `bury_until` becomes a tombstone of its own version; of the two the value wins.)
 //! - The touch register: the higher base wins; at an equal base the later deadline.
 //!
 //! Property tests of the laws: `record/tests.rs`.
@@ -111,7 +112,8 @@ impl<V: Clone> ValueRegister<V> {
         let bury_until_ms = self.bury_until_ms.max(other.bury_until_ms);
         let other_wins = match kind {
             TableKind::Session => (other.is_deleted(), other.version) > (self.is_deleted(), self.version),
-            TableKind::Cache => other.version > self.version,
+            // At one version there are two only where one side has given up an expired value already.
+            TableKind::Cache => (other.version, !other.is_deleted()) > (self.version, !self.is_deleted()),
         };
         let changed = other_wins || bury_until_ms != self.bury_until_ms;
         if other_wins {
@@ -213,14 +215,21 @@ impl<V: Clone> Record<V> {
     }
 
     /// Until when this state has to be kept, in milliseconds since the Unix epoch: the deadline of
-    /// a live record, `bury_until` of a tombstone, the deadline of a touch without a value.
+    /// a live record (with a `bury_until` beyond it, it then becomes a tombstone), `bury_until` of a tombstone, the
+    /// deadline of a touch without a value.
     pub fn keep_until_ms(&self) -> u64 {
         let touch_ms = self.touch.map_or(0, |touch| touch.idle_deadline_ms);
         match &self.value {
             Some(value) if value.is_deleted() => value.bury_until_ms.max(touch_ms),
-            Some(value) => self.deadline_ms().max(value.bury_until_ms),
+            Some(_) => self.deadline_ms(),
             None => touch_ms,
         }
+    }
+
+    /// Time of the highest version in it, in milliseconds since the Unix epoch; 0 of nothing.
+    pub fn version_ms(&self) -> u64 {
+        let value_ms = self.value.as_ref().map_or(0, |value| value.version.stamp.ms());
+        value_ms.max(self.touch.as_ref().map_or(0, |touch| touch.base.stamp.ms()))
     }
 
     /// The dots of both registers.

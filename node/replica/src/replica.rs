@@ -25,7 +25,7 @@ use self::delta::{Delta, Donation};
 use self::push::Deferred;
 use crate::acknowledgement::Pending;
 use crate::effect::{Effect, Meta, Notice, PersistItem};
-use crate::event::Event;
+use crate::event::{Event, ScanStart};
 use crate::gate::Gate;
 use crate::id::{KeyHash, NodeId, Origin};
 use crate::limits;
@@ -47,6 +47,7 @@ pub struct Replica {
     /// Clocks at the step that runs.
     boot_ms: u64,
     now_ms: u64,
+    wall_ms: u64,
     started_boot_ms: u64,
     last_tick_boot_ms: u64,
     last_heartbeat_boot_ms: u64,
@@ -71,6 +72,9 @@ pub struct Replica {
     deltas: BTreeMap<u64, Delta>,
     donations: BTreeMap<(NodeId, u64), Donation>,
     last_number: u64,
+    /// Rows may be missing that the vector covers, because node time was wrong: these peers are still to be asked for
+    /// all they have. Until then no vector is given to anybody.
+    lacks_from: BTreeSet<NodeId>,
     /// Digest step up to which the sweep is done.
     swept_step: u64,
     digest_sent_step: u64,
@@ -87,6 +91,8 @@ pub struct Replica {
 enum FullVolume {
     /// Nothing is handed to the storage; try again at this boot time.
     Dropping { retry_boot_ms: u64 },
+    /// An empty entry was handed over, to see whether there is space; nothing else is until this number is on disk.
+    Probing { through: u64 },
     /// Everything the file lacks was handed over: in order again once this number is on disk.
     CatchingUp { through: u64 },
 }
@@ -121,18 +127,18 @@ impl Recovery {
     }
 
     /// The replica, with what the file remembers besides rows. Then call [`Replica::start`].
-    pub fn finish(mut self, meta: Meta, mut vector: VersionVector) -> Replica {
+    pub fn finish(mut self, meta: Meta, vector: VersionVector) -> Replica {
         for info in &meta.tables {
             // A table declared under another kind than the file's was refused before the load.
             let _ = self.tables.know(info);
         }
         let time = NodeTime::start(self.sample);
-        vector.refresh(time.at(self.sample.boot_ms));
-        let members = meta.members.iter().map(|info| (info.node, Member::known(info)));
+        let members = meta.members.iter().map(|info| (info.node, Member::known(info, self.sample.boot_ms)));
         let replica = Replica {
             gate: Arc::default(),
             boot_ms: self.sample.boot_ms,
             now_ms: time.at(self.sample.boot_ms),
+            wall_ms: self.sample.wall_ms,
             started_boot_ms: self.sample.boot_ms,
             last_tick_boot_ms: self.sample.boot_ms,
             last_heartbeat_boot_ms: 0,
@@ -153,12 +159,13 @@ impl Recovery {
             deltas: BTreeMap::new(),
             donations: BTreeMap::new(),
             last_number: 0,
+            lacks_from: BTreeSet::new(),
             swept_step: 0,
             digest_sent_step: 0,
             join: Join {
                 is_done: false,
                 last_live: meta.last_live.iter().copied().collect(),
-                has_met_anyone: !meta.members.is_empty(),
+                has_met_anyone: meta.has_met_anyone,
                 is_empty: self.is_empty,
                 discovered: None,
                 failed: BTreeSet::new(),
@@ -202,6 +209,7 @@ impl Replica {
     pub fn step(&mut self, now: ClockSample, event: Event) -> Vec<Effect> {
         self.boot_ms = self.boot_ms.max(now.boot_ms);
         self.now_ms = self.time.at(self.boot_ms);
+        self.wall_ms = now.wall_ms;
         self.tables.now_ms = self.now_ms;
         self.notice_stall();
         match event {
@@ -253,9 +261,7 @@ impl Replica {
                 self.take_page(peer, delta, page, rows, vector)
             }
             Message::DeltaNext { delta, page } => self.give_page(peer, delta, page),
-            Message::DeltaRefused { delta } => {
-                self.deltas.remove(&delta);
-            }
+            Message::DeltaRefused { delta } => self.delta_refused(peer, delta),
             Message::Digest { step, vector, tables } => self.compare(peer, step, &vector, &tables),
             Message::Bucket { step, table, bucket, vector, rows } => {
                 self.compare_bucket(peer, step, &table, bucket, &vector, &rows);
@@ -267,12 +273,13 @@ impl Replica {
         }
     }
 
-    /// Takes a write into memory and hands it to the storage.
+    /// Takes a write into memory and hands it to the storage; `is_own`: a client of this node wrote it.
     ///
     /// Memory first: the order of entries in the file is the order of merges, so what is claimed
     /// on disk never runs ahead of what is in it.
-    fn take_in(&mut self, write: &Arc<Write>) {
-        self.tables.merge(&write.rows);
+    fn take_in(&mut self, write: &Arc<Write>, is_own: bool) {
+        self.tables.merge_of(&write.rows, is_own);
+        self.note_together(&write.rows);
         if self.applied.claim(write.dot, self.now_ms) {
             self.persist(PersistItem::Write(write.clone()));
         } else {
@@ -281,10 +288,14 @@ impl Replica {
     }
 
     fn persist(&mut self, item: PersistItem) {
-        if matches!(self.full_volume, Some(FullVolume::Dropping { .. })) {
+        if matches!(self.full_volume, Some(FullVolume::Dropping { .. } | FullVolume::Probing { .. })) {
             // Caught up from memory once there is space again.
             return;
         }
+        self.hand_over(item);
+    }
+
+    fn hand_over(&mut self, item: PersistItem) {
         self.persist_number += 1;
         self.unpersisted.push_back((self.persist_number, item.clone()));
         self.persist_waits_since_boot_ms.get_or_insert(self.boot_ms);
@@ -297,8 +308,10 @@ impl Replica {
             item.claim(&mut self.durable, now_ms);
         }
         self.persist_waits_since_boot_ms = (!self.unpersisted.is_empty()).then_some(self.boot_ms);
-        if matches!(self.full_volume, Some(FullVolume::CatchingUp { through: wanted }) if wanted <= through) {
-            self.full_volume = None;
+        match self.full_volume {
+            Some(FullVolume::Probing { through: wanted }) if wanted <= through => self.catch_file_up(),
+            Some(FullVolume::CatchingUp { through: wanted }) if wanted <= through => self.full_volume = None,
+            _ => {}
         }
         self.send_acks();
         self.settle();
@@ -313,22 +326,25 @@ impl Replica {
         self.full_volume = Some(FullVolume::Dropping { retry_boot_ms });
     }
 
-    /// Hands the storage everything that the file lacks, like a delta against its own vector: rows
-    /// first, then what they amount to.
+    /// Looks now and then whether there is space again.
     fn retry_full_volume(&mut self) {
         let Some(FullVolume::Dropping { retry_boot_ms }) = self.full_volume else { return };
-        if self.boot_ms < retry_boot_ms {
-            return;
+        if self.boot_ms >= retry_boot_ms {
+            self.hand_over(PersistItem::Rows(Arc::default()));
+            self.full_volume = Some(FullVolume::Probing { through: self.persist_number });
         }
-        // Any number: `persist` only has to see that nothing is dropped any more.
-        self.full_volume = Some(FullVolume::CatchingUp { through: u64::MAX });
+    }
+
+    /// Hands the storage everything that the file lacks, like a delta against its own vector: all rows as one entry,
+    /// because a batch is in the file whole or not at all, then what they amount to.
+    fn catch_file_up(&mut self) {
+        // What is held beyond a gap is in nobody's vector: claimed on, it would stay out of the file's for ever.
+        self.applied = self.applied.certain();
         let keys = self.keys_above(&self.durable.certain());
-        for keys in keys.chunks(limits::SLICE_ROWS) {
-            let row = |(name, hash): &(TableName, KeyHash)| self.tables.get(name)?.table.row(*hash);
-            let rows: Vec<Row> = keys.iter().filter_map(row).collect();
-            self.persist(PersistItem::Rows(Arc::new(rows)));
-        }
-        self.persist(PersistItem::Vector(self.applied.certain()));
+        let row = |(name, hash): &(TableName, KeyHash)| self.tables.get(name)?.table.row(*hash);
+        let rows: Vec<Row> = keys.iter().filter_map(row).collect();
+        self.hand_over(PersistItem::Rows(Arc::new(rows)));
+        self.hand_over(PersistItem::Vector(self.applied.certain()));
         self.full_volume = Some(FullVolume::CatchingUp { through: self.persist_number });
     }
 
@@ -384,6 +400,11 @@ impl Replica {
     /// All tables, for readers.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.iter().map(|(_, state)| &state.table)
+    }
+
+    /// Where a scan begins that begins now.
+    pub fn scan_start(&self) -> ScanStart {
+        ScanStart { now_ms: self.now_ms, held: Arc::new(self.applied.clone()) }
     }
 
     /// Everything applied in memory.

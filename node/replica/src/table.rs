@@ -19,6 +19,7 @@ pub use self::scan::Page;
 pub(crate) use self::shard::Merged;
 use self::shard::Shard;
 use crate::id::{KeyHash, Origin};
+use crate::limits::DIGEST_BUCKETS;
 use crate::record::{Record, Row, Subject};
 use crate::version::Version;
 
@@ -199,13 +200,20 @@ impl Table {
 
     /// Locks the shards of these keys, so that a batch becomes visible at once.
     pub(crate) fn lock(&self, hashes: impl Iterator<Item = KeyHash>) -> Locked<'_> {
+        self.lock_for(hashes, false)
+    }
+
+    /// As [`Table::lock`]; `is_own` says whether a client of this node wrote: only then a tombstone of a key that is not
+    /// held counts as one of an unknown key. Others' clients are counted where they are served, and what comes from the
+    /// file or in a delta was most likely held once.
+    pub(crate) fn lock_for(&self, hashes: impl Iterator<Item = KeyHash>, is_own: bool) -> Locked<'_> {
         let mut wanted = [false; SHARDS];
         for hash in hashes {
             wanted[shard_of(hash.number())] = true;
         }
         // In shard order: readers lock one at a time, the replica is the only one to lock several.
         let guards = wanted.iter().zip(&self.shards).map(|(wanted, shard)| wanted.then(|| shard.write()));
-        Locked { guards: guards.collect(), table: self }
+        Locked { guards: guards.collect(), table: self, is_own }
     }
 
     /// Calls `visit` with the outline of every key.
@@ -213,6 +221,15 @@ impl Table {
         for shard in 0..SHARDS {
             self.visit_shard(shard, &mut visit);
         }
+    }
+
+    /// Calls `visit` with the outline of every key of one digest bucket.
+    pub(crate) fn visit_bucket(&self, bucket: usize, mut visit: impl FnMut(KeyHash, &Record<Stored>)) {
+        self.visit_shard(bucket % SHARDS, |hash, record| {
+            if hash.bucket() == bucket {
+                visit(hash, record);
+            }
+        });
     }
 
     /// Calls `visit` with the outline of every key of one shard.
@@ -244,13 +261,20 @@ pub(crate) enum Stored {
 pub(crate) struct Locked<'a> {
     guards: Vec<Option<RwLockWriteGuard<'a, Shard>>>,
     table: &'a Table,
+    is_own: bool,
 }
 
 impl Locked<'_> {
     /// Joins `record` into the state of a key at node time `now_ms`; its shard must be among those locked.
     pub(crate) fn merge(&mut self, subject: &Subject, hash: KeyHash, record: &Record, now_ms: u64) -> Merged {
+        let (table, is_own) = (self.table, self.is_own);
+        self.shard(hash).merge(table.kind, &table.origins, subject, hash, record, now_ms, is_own)
+    }
+
+    /// Gives up the value of an expired record whose key was deleted before: what stays is a tombstone with its version.
+    pub(crate) fn bury(&mut self, hash: KeyHash) -> Merged {
         let table = self.table;
-        self.shard(hash).merge(table.kind, &table.origins, subject, hash, record, now_ms)
+        self.shard(hash).bury(hash, &table.origins)
     }
 
     /// Drops whatever is held of a key.
@@ -278,3 +302,5 @@ impl Locked<'_> {
 fn shard_of(number: u64) -> usize {
     (number >> 32) as usize % SHARDS
 }
+
+const _: () = assert!(DIGEST_BUCKETS.is_multiple_of(SHARDS), "a digest bucket lies in one shard");

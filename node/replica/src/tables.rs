@@ -134,7 +134,7 @@ impl TableState {
                 let drop_at = drop_second(record.keep_until_ms());
                 if drop_at <= second {
                     dropped += 1;
-                    self.remove(hash);
+                    self.drop_expired(hash, &record, second);
                 } else if record.live().is_none() {
                     self.deadlines.file(drop_at, number);
                 } else if self.table.filed_second(hash) == filed {
@@ -148,11 +148,11 @@ impl TableState {
         (looked_at, dropped)
     }
 
-    /// Drops one row.
-    fn remove(&mut self, hash: KeyHash) {
+    /// Drops one row, or of a value in a grave its value.
+    fn drop_expired(&mut self, hash: KeyHash, record: &Record<Stored>, second: u32) {
         let table = self.table.clone();
         let mut locked = table.lock(std::iter::once(hash));
-        let merged = locked.remove(hash);
+        let merged = if leaves_tombstone(record, second) { locked.bury(hash) } else { locked.remove(hash) };
         self.account(&mut locked, hash, &merged);
     }
 
@@ -284,8 +284,13 @@ impl Tables {
     ///
     /// A row of a table that is known under another kind is left out; callers refuse such peers.
     pub(crate) fn merge(&mut self, rows: &[Row]) -> Vec<bool> {
+        self.merge_of(rows, false)
+    }
+
+    /// As [`Tables::merge`]; `is_own` as for [`Table::lock_for`].
+    pub(crate) fn merge_of(&mut self, rows: &[Row], is_own: bool) -> Vec<bool> {
         if let [row] = rows {
-            return vec![self.merge_one_table(std::slice::from_ref(&row), &mut |_, _| {})];
+            return vec![self.merge_one_table(std::slice::from_ref(&row), is_own, &mut |_, _| {})];
         }
         let mut changed = vec![false; rows.len()];
         let mut by_table: BTreeMap<&TableName, Vec<usize>> = BTreeMap::new();
@@ -294,19 +299,19 @@ impl Tables {
         }
         for indexes in by_table.values() {
             let chosen: Vec<&Row> = indexes.iter().map(|index| &rows[*index]).collect();
-            self.merge_one_table(&chosen, &mut |position, is_changed| {
+            self.merge_one_table(&chosen, is_own, &mut |position, is_changed| {
                 changed[indexes[position]] = is_changed
             });
         }
         changed
     }
 
-    fn merge_one_table(&mut self, rows: &[&Row], note: &mut dyn FnMut(usize, bool)) -> bool {
+    fn merge_one_table(&mut self, rows: &[&Row], is_own: bool, note: &mut dyn FnMut(usize, bool)) -> bool {
         let (swept_second, now_ms) = (self.swept_second, self.now_ms);
         let Some(first) = rows.first() else { return false };
         let Ok(state) = self.state_of(&first.table, first.kind) else { return false };
         let table = state.table.clone();
-        let mut locked = table.lock(rows.iter().map(|row| row.hash));
+        let mut locked = table.lock_for(rows.iter().map(|row| row.hash), is_own);
         let mut is_any_changed = false;
         for (position, row) in rows.iter().enumerate() {
             let merged = merge_row(&mut locked, row, swept_second, now_ms);
@@ -335,6 +340,11 @@ impl Tables {
         (dropped, false)
     }
 
+    /// Node time went back to `now_ms`: rows that end after it are taken in again.
+    pub(crate) fn unsweep(&mut self, now_ms: u64) {
+        self.swept_second = self.swept_second.min(u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX));
+    }
+
     /// Counts no more what has expired by `second`, looking at `limit` rows at most; says whether more is due.
     pub(crate) fn expire(&mut self, second: u32, limit: usize) -> bool {
         let mut looked_at = 0;
@@ -357,6 +367,13 @@ impl Tables {
     }
 }
 
+/// Whether something has to stand on when this record is dropped: a value that was put after a delete gave way to
+/// nothing older, and must not now.
+fn leaves_tombstone(record: &Record<Stored>, second: u32) -> bool {
+    let bury_until_ms = record.live().map_or(0, |(value, _)| value.bury_until_ms);
+    bury_until_ms > 0 && drop_second(bury_until_ms) > second
+}
+
 /// Joins one row, and drops the result at once when the sweep has already passed it.
 fn merge_row(locked: &mut Locked<'_>, row: &Row, swept_second: u32, now_ms: u64) -> Merged {
     let merged = locked.merge(&row.subject, row.hash, &row.record, now_ms);
@@ -364,9 +381,10 @@ fn merge_row(locked: &mut Locked<'_>, row: &Row, swept_second: u32, now_ms: u64)
     if !merged.is_changed || merged.after.as_ref().is_none_or(keep) {
         return merged;
     }
-    let removed = locked.remove(row.hash);
+    let is_buried = merged.after.as_ref().is_some_and(|after| leaves_tombstone(after, swept_second));
+    let removed = if is_buried { locked.bury(row.hash) } else { locked.remove(row.hash) };
     Merged {
-        is_changed: merged.before.is_some(),
+        is_changed: is_buried || merged.before.is_some(),
         before: merged.before,
         counted_before: merged.counted_before,
         bytes_before: merged.bytes_before,

@@ -22,6 +22,9 @@ pub struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionVector {
     entries: BTreeMap<Origin, Entry>,
+    /// Entries that are not here and last wrote before this, in milliseconds, were forgotten: a peer that has not
+    /// forgotten them yet knows nothing that is lacking here.
+    forgotten_before_ms: u64,
 }
 
 impl VersionVector {
@@ -40,7 +43,13 @@ impl VersionVector {
 
     /// Whether all writes that `other` holds for certain are held here.
     pub fn dominates(&self, other: &Self) -> bool {
-        other.entries.iter().all(|(origin, entry)| self.contiguous(*origin) >= entry.contiguous)
+        let is_held = |(origin, entry): (&Origin, &Entry)| self.contiguous(*origin) >= entry.contiguous;
+        other.entries.iter().all(|held| is_held(held) || self.is_forgotten(*held.0, held.1))
+    }
+
+    /// Whether a peer's entry is of an origin that was forgotten here.
+    fn is_forgotten(&self, origin: Origin, entry: &Entry) -> bool {
+        entry.last_write_ms < self.forgotten_before_ms && !self.entries.contains_key(&origin)
     }
 
     /// Whether both hold for certain the same writes.
@@ -77,6 +86,9 @@ impl VersionVector {
     /// Adopts `other`: everything it holds for certain is now held here too.
     pub fn join(&mut self, other: &Self) {
         for (origin, theirs) in &other.entries {
+            if self.is_forgotten(*origin, theirs) {
+                continue;
+            }
             let mine = self.entries.entry(*origin).or_default();
             mine.contiguous = mine.contiguous.max(theirs.contiguous);
             mine.last_write_ms = mine.last_write_ms.max(theirs.last_write_ms);
@@ -89,22 +101,16 @@ impl VersionVector {
         self.entries.insert(origin, Entry { contiguous, beyond: None, last_write_ms });
     }
 
-    /// Counts every origin as heard from at `now_ms`: after a restart it is not known when each
-    /// last wrote, and forgetting too early would lose track of what is held.
-    pub fn refresh(&mut self, now_ms: u64) {
-        for entry in self.entries.values_mut() {
-            entry.last_write_ms = entry.last_write_ms.max(now_ms);
-        }
-    }
-
-    /// Forgets every origin for which `is_forgotten` says so.
-    pub fn forget(&mut self, mut is_forgotten: impl FnMut(Origin, &Entry) -> bool) {
-        self.entries.retain(|origin, entry| !is_forgotten(*origin, entry));
+    /// Forgets every origin that last wrote before `before_ms`, but for those that `is_kept` names.
+    pub fn forget(&mut self, before_ms: u64, mut is_kept: impl FnMut(Origin) -> bool) {
+        self.forgotten_before_ms = before_ms;
+        self.entries.retain(|origin, entry| entry.last_write_ms >= before_ms || is_kept(*origin));
     }
 
     /// This vector without the intervals beyond gaps: what is sent and stored.
     pub fn certain(&self) -> Self {
         let mut certain = self.clone();
+        certain.forgotten_before_ms = 0;
         for entry in certain.entries.values_mut() {
             entry.beyond = None;
         }
@@ -174,6 +180,26 @@ mod tests {
         assert!(vector.claim(dot(3), 5));
         assert!(!vector.claim(dot(9), 5));
         assert!(!vector.covers(dot(9)));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_neither_adopted_nor_compared() {
+        let (gone, live) =
+            (Origin { node: NodeId::new(1), epoch: 1 }, Origin { node: NodeId::new(2), epoch: 1 });
+        let mut other = VersionVector::default();
+        other.insert(gone, 7, 100);
+        other.insert(live, 3, 100);
+        let mut vector = other.clone();
+        vector.forget(200, |origin| origin == live);
+        assert_eq!((vector.contiguous(gone), vector.contiguous(live)), (0, 3));
+        assert!(vector.dominates(&other));
+        vector.join(&other);
+        assert_eq!(vector.contiguous(gone), 0);
+        // It has written again.
+        other.insert(gone, 8, 300);
+        assert!(!vector.dominates(&other));
+        vector.join(&other);
+        assert_eq!(vector.contiguous(gone), 8);
     }
 
     proptest! {

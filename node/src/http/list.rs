@@ -56,14 +56,15 @@ impl Api {
         let pattern = query.pattern.ok_or_else(|| {
             Problem::bad_request("give match: `match=**` deletes every record of the table")
         })?;
-        let (before_ms, started) = (self.serving().await?, Instant::now());
+        self.serving().await?;
+        let (start, started) = (self.driver.scan_start(), Instant::now());
         let (mut deleted, mut after, mut least) = (0, None, None::<Acks>);
         loop {
             let command = Command::DeleteMatching {
                 table: table.name().clone(),
                 pattern: pattern.clone(),
                 after,
-                before_ms,
+                start: start.clone(),
             };
             let left = query.timeout.saturating_sub(started.elapsed());
             match self.driver.write(command, query.ack, left).await {

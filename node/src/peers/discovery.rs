@@ -73,7 +73,7 @@ pub struct SourceState {
     pub source: String,
     /// Addresses with the whole answers in a row that lacked them.
     addresses: BTreeMap<String, u32>,
-    /// Whether it named anybody since the start.
+    /// Whether it named anybody since the start, or said that it names nobody.
     pub has_answered: bool,
     /// What was wrong with the last answer.
     pub last_error: Option<String>,
@@ -97,11 +97,14 @@ impl SourceState {
     ///
     /// `is_in_contact` says whether somebody answers at an address.
     pub fn take(&mut self, answer: Answer, boot_ms: u64, is_in_contact: impl Fn(&str) -> bool) -> bool {
-        self.last_error = answer.error;
         if answer.addresses.is_empty() {
-            // Nobody at all is no information: the answer of a service that is just being set up, or torn down.
+            // Nobody at all removes nobody: it is the answer of a service that is just being set up, or torn down. A
+            // file that names nobody, and has nothing wrong in it, has said all it will.
+            self.has_answered |= answer.is_whole && answer.error.is_none();
+            self.last_error = answer.error;
             return false;
         }
+        self.last_error = answer.error;
         self.has_answered = true;
         self.answered_boot_ms = Some(boot_ms);
         let before: BTreeSet<String> = self.addresses.keys().cloned().collect();
@@ -133,12 +136,12 @@ impl Discovered {
         self.sources.iter().flat_map(SourceState::addresses).cloned().collect()
     }
 
-    /// Whether some source is configured.
+    /// Whether some source is configured that names somebody, or may yet.
     pub fn is_configured(&self) -> bool {
-        !self.sources.is_empty()
+        self.sources.iter().any(|source| !source.has_answered || source.addresses().next().is_some())
     }
 
-    /// Whether every source has named somebody since the start.
+    /// Whether every source has named somebody since the start, or has said that it names nobody.
     pub fn is_complete(&self) -> bool {
         self.sources.iter().all(|source| source.has_answered)
     }
@@ -308,6 +311,18 @@ mod tests {
             state.take(Answer { is_whole: false, ..whole(&["c:1"]) }, 2, |_| false);
         }
         check(&state, &["a:1", "b:1", "c:1"]);
+    }
+
+    #[test]
+    fn a_file_that_names_nobody_has_answered_and_dns_that_names_nobody_has_not() {
+        let (mut file, mut dns) = (SourceState::default(), SourceState::default());
+        file.take(whole(&[]), 1, |_| false);
+        dns.take(Answer { error: Some("x has no addresses".to_owned()), ..whole(&[]) }, 1, |_| false);
+        let of =
+            |sources: &[&SourceState]| Discovered { sources: sources.iter().copied().cloned().collect() };
+        assert!(of(&[&file]).is_complete() && !of(&[&file]).is_configured(), "nobody to wait for");
+        assert!(!of(&[&dns]).is_complete() && of(&[&dns]).is_configured());
+        assert!(!of(&[&file, &dns]).is_complete() && of(&[&file, &dns]).is_configured());
     }
 
     #[test]

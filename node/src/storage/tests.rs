@@ -42,7 +42,12 @@ async fn check_storage<S: Storage>(mut storage: S) -> S {
         address: "eight:7071".to_owned(),
         is_live: false,
     };
-    let meta = Meta { members: vec![member], last_live: vec![NodeId::new(8)], tables: Vec::new() };
+    let meta = Meta {
+        members: vec![member],
+        last_live: vec![NodeId::new(8)],
+        tables: Vec::new(),
+        has_met_anyone: true,
+    };
     storage.put_meta(&Meta::default()).await.expect("writable");
     storage.put_meta(&meta).await.expect("writable");
     let identity = Identity { node: Some(NodeId::new(7)), meta };

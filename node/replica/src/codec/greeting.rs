@@ -106,11 +106,12 @@ pub fn decode_refusal(bytes: &[u8]) -> Result<Refusal> {
 /// Appends what the file remembers besides states.
 pub fn encode_meta(meta: &Meta, bytes: &mut Vec<u8>) {
     let mut output = Encoder::new(bytes);
-    infallible(output.array(3));
+    infallible(output.array(4));
     put_members(&mut output, &meta.members);
     infallible(output.array(meta.last_live.len() as u64));
     meta.last_live.iter().for_each(|node| infallible(output.u64(node.number())));
     put_tables(&mut output, &meta.tables);
+    infallible(output.bool(meta.has_met_anyone));
 }
 
 /// Reads what [`encode_meta`] wrote.
@@ -119,13 +120,17 @@ pub fn encode_meta(meta: &Meta, bytes: &mut Vec<u8>) {
 ///
 /// [`DecodeError`] for anything that [`encode_meta`] never writes.
 pub fn decode_meta(bytes: &[u8]) -> Result<Meta> {
-    array(&mut Decoder::new(bytes), 3, |input| {
-        Ok(Meta {
-            members: list(input, member_info)?,
-            last_live: list(input, |input| Ok(NodeId::new(input.u64()?)))?,
-            tables: list(input, table_info)?,
-        })
-    })
+    let input = &mut Decoder::new(bytes);
+    let fields = length(input)?;
+    if fields < 3 {
+        return Err(DecodeError::new("an array that is too short"));
+    }
+    let members = list(input, member_info)?;
+    let last_live = list(input, |input| Ok(NodeId::new(input.u64()?)))?;
+    let tables = list(input, table_info)?;
+    // A file of an earlier version does not say.
+    let has_met_anyone = if fields > 3 { input.bool()? } else { !members.is_empty() };
+    Ok(Meta { members, last_live, tables, has_met_anyone })
 }
 
 fn text(input: &mut Decoder<'_>) -> Result<String> {

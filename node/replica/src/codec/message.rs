@@ -210,12 +210,13 @@ fn digest(input: &mut Decoder<'_>) -> Result<TableDigest> {
 }
 
 fn put_heartbeat(output: &mut Output<'_>, heartbeat: &Heartbeat) {
-    infallible(output.array(9));
+    infallible(output.array(11));
     put_vector(output, &heartbeat.applied);
     put_vector(output, &heartbeat.durable);
-    infallible(output.u64(heartbeat.node_time_ms));
+    infallible(output.u64(heartbeat.node_time_ms).and_then(|output| output.u64(heartbeat.wall_time_ms)));
     for flag in [
         heartbeat.acknowledges_without_you,
+        heartbeat.despite_your_refusal,
         heartbeat.commit_stalled,
         heartbeat.refuses_your_clock,
         heartbeat.is_ready,
@@ -227,12 +228,14 @@ fn put_heartbeat(output: &mut Output<'_>, heartbeat: &Heartbeat) {
 }
 
 fn heartbeat(input: &mut Decoder<'_>) -> Result<Heartbeat> {
-    array(input, 9, |input| {
+    array(input, 11, |input| {
         Ok(Heartbeat {
             applied: vector(input)?,
             durable: vector(input)?,
             node_time_ms: input.u64()?,
+            wall_time_ms: input.u64()?,
             acknowledges_without_you: input.bool()?,
+            despite_your_refusal: input.bool()?,
             commit_stalled: input.bool()?,
             refuses_your_clock: input.bool()?,
             is_ready: input.bool()?,

@@ -155,7 +155,9 @@ fn messages() -> impl Strategy<Value = Message> {
                 applied: vector.clone(),
                 durable: vector,
                 node_time_ms: a,
+                wall_time_ms: b,
                 acknowledges_without_you: flag,
+                despite_your_refusal: !flag,
                 commit_stalled: !flag,
                 refuses_your_clock: flag,
                 is_ready: !flag,
@@ -218,7 +220,12 @@ fn greetings_read_back() {
     encode_hello(&hello, &mut bytes);
     assert_eq!(decode_hello(&bytes).expect("as written"), hello);
 
-    let meta = Meta { members: vec![member()], last_live: vec![NodeId::new(1)], tables: vec![table()] };
+    let meta = Meta {
+        members: vec![member()],
+        last_live: vec![NodeId::new(1)],
+        tables: vec![table()],
+        has_met_anyone: true,
+    };
     let mut bytes = Vec::new();
     encode_meta(&meta, &mut bytes);
     assert_eq!(decode_meta(&bytes).expect("as written"), meta);

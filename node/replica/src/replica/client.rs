@@ -8,7 +8,7 @@ use mneme_api::{Key, Pattern, TableKind, TableName};
 use super::Replica;
 use crate::acknowledgement::Answer;
 use crate::effect::{Effect, OperationResult, Outcome, Rejection};
-use crate::event::{AckMode, Action, Command, Condition, Operation, RequestId};
+use crate::event::{AckMode, Action, Command, Condition, Operation, RequestId, ScanStart};
 use crate::id::{Dot, KeyHash, Origin};
 use crate::limits::{
     BATCH_OPERATIONS_MAX, BURY_MARGIN_MS, UNKNOWN_TOMBSTONES_MAX, VERSION_AHEAD_MS_MAX, WRITES_IN_FLIGHT_MAX,
@@ -18,8 +18,9 @@ use crate::table::{Stored, Table};
 use crate::tables::{Rules, TableState};
 use crate::version::Version;
 
-/// Records evicted for one put, at most: what one write may carry besides.
-const EVICTIONS_MAX: usize = 64;
+/// Records evicted for one put, at most: what one write may carry besides. Small records may have to make room for a
+/// large one.
+const EVICTIONS_MAX: usize = BATCH_OPERATIONS_MAX;
 
 /// What a command did.
 struct Prepared {
@@ -59,7 +60,7 @@ impl Replica {
         let dot = Dot { origin: self.settings.origin, sequence: self.sequence };
         let write = Arc::new(Write::new(dot, prepared.rows));
         // Pushed and persisted side by side: the reply waits for both.
-        self.take_in(&write);
+        self.take_in(&write, true);
         self.push(&write);
         let deadline_boot_ms = self.boot_ms.saturating_add(timeout_ms);
         self.pending.wait(self.sequence, ack, request, prepared.answer, deadline_boot_ms);
@@ -86,8 +87,8 @@ impl Replica {
     fn prepare(&mut self, command: Command) -> Result<Prepared, Outcome> {
         match command {
             Command::Apply { table, operations, is_batch } => self.apply(&table, operations, is_batch),
-            Command::DeleteMatching { table, pattern, after, before_ms } => {
-                self.delete_matching(&table, &pattern, after.as_ref(), before_ms)
+            Command::DeleteMatching { table, pattern, after, start } => {
+                self.delete_matching(&table, &pattern, after.as_ref(), &start)
             }
         }
     }
@@ -153,7 +154,7 @@ impl Replica {
             .filter_map(|row| {
                 let (_, value) = row.record.live()?;
                 let Subject::Key(key) = &row.subject else { return None };
-                let bytes = 2 + key.encoded().len() + value.packed().len();
+                let bytes = key.bytes() + value.bytes().len();
                 Some(bytes.saturating_sub(state.table.live_bytes(row.hash)))
             })
             .sum();
@@ -165,7 +166,9 @@ impl Replica {
             return Err(Rejection::TableFull);
         }
         // What is evicted leaves the count at once, what expires by itself within a second.
-        let victims = state.nearest_expiry(self.now_ms, wanted - rules.max_bytes, EVICTIONS_MAX);
+        let excess_bytes = wanted - rules.max_bytes;
+        let victims = state.nearest_expiry(self.now_ms, excess_bytes, EVICTIONS_MAX);
+        let (mut freed_bytes, mut evicted) = (0, 0);
         let written: BTreeSet<KeyHash> = rows.iter().map(|row| row.hash).collect();
         let table = state.table.clone();
         let stamper = self.stamper(&table, rules, 0);
@@ -173,11 +176,16 @@ impl Replica {
             let held = table.outline(hash);
             let touch = held.and_then(|held| stamper.exact_touch(&held, self.now_ms));
             let Some(touch) = touch else { continue };
-            self.counters.evicted += 1;
+            freed_bytes += table.live_bytes(hash) as u64;
+            evicted += 1;
             let record = Record { value: None, touch: Some(touch) };
             let (table, kind) = (name.clone(), table.kind());
             rows.push(Row { table, kind, subject: Subject::Hash(hash), hash, record });
         }
+        if freed_bytes < excess_bytes {
+            return Err(Rejection::TableFull);
+        }
+        self.counters.evicted += evicted;
         Ok(())
     }
 
@@ -186,17 +194,20 @@ impl Replica {
         name: &TableName,
         pattern: &Pattern,
         after: Option<&Key>,
-        before_ms: u64,
+        start: &ScanStart,
     ) -> Result<Prepared, Outcome> {
         let (state, rules) = self.declared(name)?;
-        let table = state.table.clone();
-        let stamper = self.stamper(&table, rules, state.max_age_ever_ms);
+        let (table, max_age_ever_ms) = (state.table.clone(), state.max_age_ever_ms);
+        let stamper = self.stamper(&table, rules, max_age_ever_ms);
         let page = table.scan(pattern, after, BATCH_OPERATIONS_MAX, self.now_ms);
         let mut rows = Vec::with_capacity(page.records.len());
         for (key, found) in page.records {
-            // Created while the scan was under way: not meant. Its stamp may come from a clock that is
-            // ahead, within what is accepted: when in doubt the session is signed out, never missed.
-            if found.version().stamp.ms() > before_ms.saturating_add(VERSION_AHEAD_MS_MAX) {
+            // Created while the scan was under way: not meant. What was held when it began may have been rewritten
+            // since, and clocks differ: when in doubt the session is signed out, never missed.
+            let created_ms = found.absolute_deadline_ms.saturating_sub(max_age_ever_ms);
+            let is_later = created_ms > start.now_ms.saturating_add(VERSION_AHEAD_MS_MAX);
+            let dot = table.outline(KeyHash::of(&key)).and_then(|held| Some(held.value?.dot()));
+            if is_later && dot.is_some_and(|dot| !start.held.covers(dot)) {
                 continue;
             }
             let hash = KeyHash::of(&key);
@@ -416,12 +427,15 @@ impl Stamper<'_> {
 
     /// A tombstone: it stands until no copy anywhere can still be alive, whoever holds it.
     fn delete(&self, held: Option<&Record<Stored>>) -> Record {
-        let replaced_ms = held.and_then(|held| held.value.as_ref()).map_or(0, |value| value.bury_until_ms);
+        // What it replaces may have been made by a clock that is ahead: it has to outlive that too.
+        let replaced_ms = held.and_then(|held| held.value.as_ref()).map_or(0, |value| {
+            value.bury_until_ms.max(value.absolute_deadline_ms.saturating_add(BURY_MARGIN_MS))
+        });
         let register = ValueRegister {
             version: self.version(held),
             sequence: self.sequence,
             absolute_deadline_ms: 0,
-            bury_until_ms: self.now_ms.max(replaced_ms) + self.bury_ms,
+            bury_until_ms: self.now_ms.saturating_add(self.bury_ms).max(replaced_ms),
             body: Body::Deleted,
             unknown: None,
         };

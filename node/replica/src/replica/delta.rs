@@ -1,14 +1,16 @@
 //! Deltas: what an asker lacks, in its current state, and the donor's vector from before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mneme_api::TableName;
 
 use super::Replica;
 use crate::effect::{Effect, Notice, PersistItem};
-use crate::id::{KeyHash, NodeId};
+use crate::id::{Dot, KeyHash, NodeId};
 use crate::limits::{
-    DELTA_DONATIONS_MAX, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_SERVED_BYTES_MAX, DELTA_STALL_MS, SLICE_ROWS,
+    DELTA_DONATIONS_MAX, DELTA_LAST_PAGE_BYTES, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_SERVED_BYTES_MAX,
+    DELTA_STALL_MS, DELTA_WRITTEN_MAX, HEARTBEAT_MS, SLICE_ROWS, VERSION_AHEAD_MS_MAX,
 };
 use crate::message::Message;
 use crate::record::{Row, row_bytes};
@@ -22,7 +24,12 @@ pub(super) struct Delta {
     staged: Vec<Row>,
     staged_bytes: usize,
     next_page: u64,
-    is_row_refused: bool,
+    /// Dots of rows that were refused, because their versions are ahead: every row of such a write stays out.
+    refused: BTreeSet<Dot>,
+    /// How far ahead the furthest of them is, in milliseconds.
+    refused_ahead_ms: u64,
+    /// Everything was asked for, whatever the vector covers.
+    is_of_everything: bool,
     progress_boot_ms: u64,
 }
 
@@ -39,6 +46,9 @@ pub(super) struct Donation {
     /// supersedes need not be.
     unlisted: Vec<(TableName, usize)>,
     keys: Vec<(TableName, KeyHash)>,
+    /// Keys of what was written together since the set of keys was begun. A page may hold one of them in its new state
+    /// and another page its companion in the old one: all go again, in one state, before the end.
+    written: BTreeSet<(TableName, KeyHash)>,
     next_page: u64,
     progress_boot_ms: u64,
 }
@@ -65,12 +75,15 @@ impl Replica {
             staged: Vec::new(),
             staged_bytes: 0,
             next_page: 0,
-            is_row_refused: false,
+            refused: BTreeSet::new(),
+            refused_ahead_ms: 0,
+            is_of_everything: self.lacks_from.contains(&donor),
             progress_boot_ms: self.boot_ms,
         };
         self.deltas.insert(number, delta);
         self.counters.deltas_asked += 1;
-        let vector = self.applied.certain();
+        let is_of_everything = self.lacks_from.contains(&donor);
+        let vector = if is_of_everything { VersionVector::default() } else { self.applied.certain() };
         self.send(donor, Message::DeltaRequest { delta: number, vector });
     }
 
@@ -81,11 +94,14 @@ impl Replica {
         }
         let shards = |(name, _): (&TableName, _)| (0..SHARDS).map(|shard| (name.clone(), shard)).collect();
         let unlisted: Vec<Vec<(TableName, usize)>> = self.tables.iter().map(shards).collect();
+        // What may be missing here must not be claimed by others.
+        let is_whole = self.lacks_from.is_empty();
         let donation = Donation {
-            vector: self.applied.certain(),
+            vector: if is_whole { self.applied.certain() } else { VersionVector::default() },
             asker: vector.clone(),
             unlisted: unlisted.into_iter().flatten().collect(),
             keys: Vec::new(),
+            written: BTreeSet::new(),
             next_page: 0,
             progress_boot_ms: self.boot_ms,
         };
@@ -136,11 +152,41 @@ impl Replica {
             bytes += row.as_ref().map_or(0, row_bytes);
             rows.extend(row);
         }
-        let vector = donation.keys.is_empty().then(|| donation.vector.clone());
+        let mut vector = None;
+        if donation.keys.is_empty() {
+            let row = |(name, hash): &(TableName, KeyHash)| self.tables.get(name)?.table.row(*hash);
+            let again: Vec<Row> = donation.written.iter().filter_map(row).collect();
+            if bytes + again.iter().map(row_bytes).sum::<usize>() <= DELTA_LAST_PAGE_BYTES {
+                rows.extend(again);
+                vector = Some(donation.vector.clone());
+            } else {
+                // Too much for the last page; less will be written while these go.
+                donation.keys = std::mem::take(&mut donation.written).into_iter().collect();
+            }
+        }
         if vector.is_some() {
             self.donations.remove(&(peer, delta));
         }
         self.send(peer, Message::DeltaPage { delta, page, rows, vector });
+    }
+
+    /// Notes for the deltas being given that these rows were joined together.
+    pub(super) fn note_together(&mut self, rows: &[Row]) {
+        if rows.len() < 2 || self.donations.is_empty() {
+            return;
+        }
+        let mut overrun = Vec::new();
+        for (asked, donation) in &mut self.donations {
+            donation.written.extend(rows.iter().map(|row| (row.table.clone(), row.hash)));
+            if donation.written.len() > DELTA_WRITTEN_MAX {
+                overrun.push(*asked);
+            }
+        }
+        for (peer, delta) in overrun {
+            // It asks again, and begins with what is here then.
+            self.donations.remove(&(peer, delta));
+            self.send(peer, Message::DeltaRefused { delta });
+        }
     }
 
     pub(super) fn take_page(
@@ -152,13 +198,18 @@ impl Replica {
         vector: Option<VersionVector>,
     ) {
         let (ahead, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| self.is_ahead(row));
+        let now_ms = self.now_ms;
         let Some(delta) = self.deltas.get_mut(&number).filter(|delta| delta.donor == peer) else { return };
         if page != delta.next_page {
             return;
         }
         delta.next_page += 1;
         delta.progress_boot_ms = self.boot_ms;
-        delta.is_row_refused |= !ahead.is_empty();
+        for row in &ahead {
+            delta.refused.extend(row.record.dots());
+            delta.refused_ahead_ms =
+                delta.refused_ahead_ms.max(row.record.version_ms().saturating_sub(now_ms));
+        }
         delta.staged_bytes += rows.iter().map(row_bytes).sum::<usize>();
         delta.staged.extend(rows);
         let Some(vector) = vector else {
@@ -173,19 +224,35 @@ impl Replica {
 
     /// Publishes a delta that has arrived whole: rows first, then the vector, in memory and in the
     /// file alike.
-    fn publish(&mut self, delta: Delta, vector: &VersionVector) {
+    fn publish(&mut self, mut delta: Delta, vector: &VersionVector) {
+        let is_whole = delta.refused.is_empty();
+        if !is_whole {
+            delta.staged.retain(|row| row.record.dots().all(|dot| !delta.refused.contains(&dot)));
+        }
         let rows = delta.staged.len();
         self.tables.merge(&delta.staged);
+        self.note_together(&delta.staged);
         if rows > 0 {
             self.persist(PersistItem::Rows(Arc::new(delta.staged)));
         }
         self.counters.delta_rows += rows as u64;
-        if delta.is_row_refused {
-            self.refuse_clock(delta.donor);
-            if let Some(member) = self.members.get_mut(&delta.donor) {
-                member.retry_delta_boot_ms = self.boot_ms + DELTA_RETRY_MS;
+        if let Some(member) = self.members.get_mut(&delta.donor) {
+            member.is_delta_refused = !is_whole;
+            if is_whole && vector.is_empty() {
+                // The donor is not whole itself.
+                member.retry_delta_boot_ms = self.boot_ms + HEARTBEAT_MS;
+            } else if !is_whole {
+                // Sooner when they are sooner in order.
+                let in_order_ms = delta.refused_ahead_ms.saturating_sub(VERSION_AHEAD_MS_MAX) + HEARTBEAT_MS;
+                member.retry_delta_boot_ms = self.boot_ms + in_order_ms.min(DELTA_RETRY_MS);
             }
+        }
+        if !is_whole {
+            self.refuse_clock(delta.donor);
             return;
+        }
+        if delta.is_of_everything {
+            self.lacks_from.remove(&delta.donor);
         }
         if !self.applied.dominates(vector) {
             self.applied.join(vector);
@@ -194,6 +261,16 @@ impl Replica {
         self.notice(Notice::DeltaApplied { peer: delta.donor, rows });
         self.catch_up_exchanges();
         self.retry_deferred(false);
+    }
+
+    /// The donor gives none now: asked again in a while.
+    pub(super) fn delta_refused(&mut self, donor: NodeId, number: u64) {
+        if self.deltas.get(&number).is_some_and(|delta| delta.donor == donor) {
+            self.deltas.remove(&number);
+            if let Some(member) = self.members.get_mut(&donor) {
+                member.retry_delta_boot_ms = self.boot_ms + HEARTBEAT_MS;
+            }
+        }
     }
 
     /// Gives up deltas that stand still; heartbeats ask again.

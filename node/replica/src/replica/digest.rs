@@ -103,8 +103,8 @@ impl Replica {
         // Equal vectors: every difference counts, also under an origin that both have forgotten, and what is held
         // beyond a gap that nobody can fill any more.
         let is_agreed = self.applied.agrees_with(vector);
-        state.table.visit(|hash, record| {
-            if hash.bucket() == bucket && (is_agreed || record.dots().all(|dot| vector.covers(dot))) {
+        state.table.visit_bucket(bucket, |hash, record| {
+            if is_agreed || record.dots().all(|dot| vector.covers(dot)) {
                 rows.insert(hash, row_sum(hash, record));
             }
         });
@@ -171,9 +171,13 @@ impl Replica {
         wanted: &[KeyHash],
         is_divergence: bool,
     ) {
-        let rows: Vec<Row> =
-            rows.into_iter().filter(|row| row.table == *table && !self.is_ahead(row)).collect();
+        let (ahead, mut rows): (Vec<Row>, Vec<Row>) =
+            rows.into_iter().filter(|row| row.table == *table).partition(|row| self.is_ahead(row));
+        let refused: BTreeSet<Dot> =
+            ahead.iter().flat_map(|row| row.record.dots().collect::<Vec<_>>()).collect();
+        rows.retain(|row| row.record.dots().all(|dot| !refused.contains(&dot)));
         let changed = self.tables.merge(&rows).into_iter().filter(|is_changed| *is_changed).count();
+        self.note_together(&rows);
         if changed > 0 {
             self.persist(PersistItem::Rows(rows.into()));
             if is_divergence {

@@ -5,16 +5,13 @@ use crate::effect::{Effect, Notice};
 use crate::event::ConnectionId;
 use crate::id::{NodeId, Origin};
 use crate::limits::{
-    COMMIT_STALLED_MS, DUPLICATE_PROOF_MS, DUPLICATE_SILENCE_MS, MEMBERS_MAX, SKEW_REPORTED_MS,
-    SUSPECT_AFTER_MS,
+    BURY_MARGIN_MS, COMMIT_STALLED_MS, DUPLICATE_PROOF_MS, DUPLICATE_SILENCE_MS, MEMBERS_MAX,
+    SKEW_REPORTED_MS, SUSPECT_AFTER_MS, VERSION_AHEAD_MS_MAX,
 };
 use crate::membership::{Exchange, Member};
 use crate::message::{Heartbeat, Hello, MemberInfo, Message, Refusal, TableInfo};
 use crate::time::signed;
 use crate::version_vector::VersionVector;
-
-/// Samples of a peer's clock that are kept: a late message makes a sample too small, never too large.
-const SKEW_SAMPLES: usize = 8;
 
 impl Replica {
     pub(super) fn greeted(&mut self, connection: ConnectionId, hello: Hello, dialled: Option<String>) {
@@ -132,7 +129,6 @@ impl Replica {
             .collect();
         for peer in retired {
             self.members.remove(&peer);
-            self.join.last_live.remove(&peer);
             self.notice(Notice::PeerRetired { peer });
             // It may be the wrong one of two: the last words of a dead process make it look alive for a second more.
             // A link that is still up is made anew, so that whoever lives is greeted again.
@@ -142,6 +138,7 @@ impl Replica {
 
     /// Learns of members from a peer, so that the mesh becomes full, and whom it calls live now.
     fn learn(&mut self, teller: NodeId, infos: &[MemberInfo]) {
+        let boot_ms = self.boot_ms;
         for member in self.members.values_mut() {
             member.called_live_by.remove(&teller);
         }
@@ -155,7 +152,7 @@ impl Replica {
                 // The dead are not learned: they would never be forgotten.
                 continue;
             }
-            let member = self.members.entry(info.node).or_insert_with(|| Member::known(info));
+            let member = self.members.entry(info.node).or_insert_with(|| Member::known(info, boot_ms));
             if info.is_live {
                 member.called_live_by.insert(teller);
             }
@@ -204,7 +201,13 @@ impl Replica {
         let nonce = self.next_number();
         let boot_ms = self.boot_ms;
         if let Some(member) = self.members.get_mut(&peer) {
-            member.exchange = Exchange::Asked { nonce, boot_ms };
+            let mut asked = match std::mem::take(&mut member.exchange) {
+                Exchange::Asked(asked) => asked,
+                Exchange::Needed | Exchange::CatchUp(_) | Exchange::Done => Vec::new(),
+            };
+            asked.retain(|(_, since)| boot_ms.saturating_sub(*since) <= SUSPECT_AFTER_MS);
+            asked.push((nonce, boot_ms));
+            member.exchange = Exchange::Asked(asked);
             self.send(peer, Message::Exchange { nonce });
         }
     }
@@ -227,9 +230,10 @@ impl Replica {
     pub(super) fn exchanged(&mut self, peer: NodeId, nonce: u64, vector: VersionVector, live: &[NodeId]) {
         let boot_ms = self.boot_ms;
         let Some(member) = self.members.get_mut(&peer) else { return };
-        if !matches!(member.exchange, Exchange::Asked { nonce: asked, boot_ms: since }
-            if asked == nonce && boot_ms.saturating_sub(since) <= SUSPECT_AFTER_MS)
-        {
+        let is_timely = |(asked, since): &(u64, u64)| {
+            *asked == nonce && boot_ms.saturating_sub(*since) <= SUSPECT_AFTER_MS
+        };
+        if !matches!(&member.exchange, Exchange::Asked(asked) if asked.iter().any(is_timely)) {
             // An answer that took a second may be of a member that has gone on without us since.
             return;
         }
@@ -248,13 +252,14 @@ impl Replica {
         let mut held = Vec::new();
         for (peer, member) in &self.members {
             if let Exchange::CatchUp(vector) = &member.exchange {
-                let is_held = self.applied.dominates(vector);
+                let is_held = !self.lacks_from.contains(peer) && self.applied.dominates(vector);
                 if is_held { held.push(*peer) } else { lacking.push(*peer) }
             }
         }
         for peer in held {
             if let Some(member) = self.members.get_mut(&peer) {
                 member.exchange = Exchange::Done;
+                member.is_right = false;
             }
         }
         for peer in lacking {
@@ -263,7 +268,7 @@ impl Replica {
     }
 
     pub(super) fn heartbeat(&mut self, peer: NodeId, heartbeat: Heartbeat) {
-        let (boot_ms, now_ms, mine) = (self.boot_ms, self.now_ms, self.settings.origin);
+        let (boot_ms, mine, offset_ms) = (self.boot_ms, self.settings.origin, self.time.offset_ms());
         for info in &heartbeat.tables {
             // Another kind was refused in the handshake; a table made since is refused at its rows.
             let _ = self.tables.know(info);
@@ -276,14 +281,11 @@ impl Replica {
         member.is_commit_stalled = heartbeat.commit_stalled;
         member.refuses_clock = heartbeat.refuses_your_clock;
         member.is_ready = heartbeat.is_ready;
+        member.is_right |= heartbeat.despite_your_refusal;
         member.ahead_since_boot_ms = is_ahead.then(|| member.ahead_since_boot_ms.unwrap_or(boot_ms));
+        member.note_clocks(&heartbeat, boot_ms);
         member.vector = heartbeat.applied;
-        let skew_ms = signed(heartbeat.node_time_ms) - signed(now_ms);
-        if member.skew_samples.len() == SKEW_SAMPLES {
-            member.skew_samples.pop_front();
-        }
-        member.skew_samples.push_back(skew_ms);
-        let skew_ms = member.skew_ms();
+        let skew_ms = member.skew_ms(offset_ms).unwrap_or(0);
         if heartbeat.acknowledges_without_you
             && matches!(member.exchange, Exchange::Done | Exchange::CatchUp(_))
         {
@@ -298,14 +300,18 @@ impl Replica {
 
     pub(super) fn send_heartbeat(&mut self, peer: NodeId) {
         let Some(member) = self.members.get(&peer) else { return };
+        // It refuses what this node writes, so nothing waits for it: as long as most of the others do not, it is told.
+        let despite_your_refusal = member.refuses_clock && !self.is_clock_wrong();
         let stalled_ms = self.persist_waits_since_boot_ms.map_or(0, |since| self.boot_ms - since);
         let heartbeat = Heartbeat {
             applied: self.applied.certain(),
             durable: self.durable.certain(),
             node_time_ms: self.now_ms,
-            acknowledges_without_you: !member.is_counted,
+            wall_time_ms: self.wall_ms,
+            acknowledges_without_you: !member.is_counted || despite_your_refusal,
+            despite_your_refusal,
             commit_stalled: self.is_read_only() || stalled_ms >= COMMIT_STALLED_MS,
-            refuses_your_clock: member.clock_refused_boot_ms.is_some(),
+            refuses_your_clock: member.clock_refused_boot_ms.is_some() || self.is_ahead_of_us(member),
             is_ready: self.is_ready(),
             members: self.member_infos(),
             tables: self.tables.infos(),
@@ -321,6 +327,7 @@ impl Replica {
             member.origin = None;
             member.called_live_by.clear();
         }
+        self.lacks_from.remove(&peer);
         for member in self.members.values_mut() {
             member.called_live_by.remove(&peer);
         }
@@ -336,6 +343,30 @@ impl Replica {
         refusing * 2 > all
     }
 
+    /// Whether a member's clock is so far ahead that what it stamps now is refused here.
+    pub(super) fn is_ahead_of_us(&self, member: &Member) -> bool {
+        member.skew_ms(self.time.offset_ms()).is_some_and(|skew_ms| skew_ms > signed(VERSION_AHEAD_MS_MAX))
+    }
+
+    /// Whether most of the others are ahead of this node: then its own clock is behind, and what it refuses is right.
+    /// Of two nodes nobody can say, and the one that is refused counts as wrong.
+    pub(super) fn is_clock_slow(&self) -> bool {
+        let in_contact = self.members.values().filter(|member| member.is_in_contact);
+        let (all, ahead) = in_contact
+            .fold((0, 0), |(all, ahead), member| (all + 1, ahead + usize::from(self.is_ahead_of_us(member))));
+        all > 1 && ahead * 2 > all
+    }
+
+    /// Whether everything that a member held when it was asked is held here, but for what this node refuses with good
+    /// reason: a row from a clock ahead, which no majority can have taken.
+    pub(super) fn has_caught_up_with(&self, member: &Member) -> bool {
+        match &member.exchange {
+            Exchange::Done => true,
+            Exchange::CatchUp(_) => member.is_delta_refused && !member.is_right && !self.is_clock_slow(),
+            Exchange::Needed | Exchange::Asked(_) => false,
+        }
+    }
+
     /// Forgets origins that are no live process's and whose last write nothing can still hold.
     pub(super) fn forget_origins(&mut self) {
         let live: Vec<Origin> = self
@@ -344,10 +375,11 @@ impl Replica {
             .filter_map(|member| member.origin)
             .chain(std::iter::once(self.settings.origin))
             .collect();
-        let kept_ms = self.tables.max_age_ever_ms().saturating_mul(2) + crate::limits::BURY_MARGIN_MS;
+        // Nothing stands longer than a tombstone of that last write, and clocks differ.
+        let kept_ms = self.tables.max_age_ever_ms() + 2 * BURY_MARGIN_MS;
         let oldest_ms = self.now_ms.saturating_sub(kept_ms);
         for vector in [&mut self.applied, &mut self.durable] {
-            vector.forget(|origin, entry| !live.contains(&origin) && entry.last_write_ms < oldest_ms);
+            vector.forget(oldest_ms, |origin| live.contains(&origin));
         }
     }
 }

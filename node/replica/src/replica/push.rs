@@ -48,7 +48,7 @@ impl Replica {
             return;
         }
         self.counters.writes_pushed_here += 1;
-        self.take_in(&write);
+        self.take_in(&write, false);
     }
 
     /// Whether a row's version is too far ahead of this node's clock to be stored. A session
@@ -58,9 +58,9 @@ impl Replica {
             return false;
         }
         let limit_ms = self.now_ms + VERSION_AHEAD_MS_MAX;
-        let value_ms = row.record.value.as_ref().map_or(0, |value| value.version.stamp.ms());
-        let base_ms = row.record.touch.map_or(0, |touch| touch.base.stamp.ms());
-        value_ms.max(base_ms) > limit_ms
+        let version_ms = row.record.version_ms();
+        // Whoever rewrites what everybody holds already goes on from its version: no clock of its own is in it.
+        version_ms > limit_ms && self.outline(row).is_none_or(|held| version_ms > held.version_ms())
     }
 
     pub(super) fn refuse_clock(&mut self, from: NodeId) {
@@ -90,7 +90,7 @@ impl Replica {
             }
             if !deferred.write.rows.iter().any(|row| self.needs_record(row)) {
                 self.counters.writes_pushed_here += 1;
-                self.take_in(&deferred.write);
+                self.take_in(&deferred.write, false);
                 continue;
             }
             deferred.ticks += u32::from(is_tick);

@@ -8,13 +8,13 @@ use super::Replica;
 use crate::effect::{Effect, Meta, Notice};
 use crate::id::NodeId;
 use crate::limits::{
-    DELTA_AFTER_MS, EMPTY_JOIN_MS, HEARTBEAT_MS, RETIRE_AFTER_MS, SUSPECT_AFTER_MS, TICK_STALE_MS,
-    WALL_STEP_MS,
+    DELTA_AFTER_MS, DIGEST_STEP_MS, EMPTY_JOIN_MS, EXPIRED_KEPT_MS, HEARTBEAT_MS, RETIRE_AFTER_MS,
+    SUSPECT_AFTER_MS, TICK_STALE_MS, WALL_STEP_MS,
 };
 use crate::membership::Exchange;
 use crate::message::Message;
 use crate::status::{MemberState, MemberStatus, NodeState, Status, TableStatus};
-use crate::time::{ClockSample, PeerClocks};
+use crate::time::{ClockSample, PeerClocks, signed};
 
 impl Replica {
     /// A process that did not run must hear from every member in reach before it serves, and
@@ -38,9 +38,10 @@ impl Replica {
     }
 
     pub(super) fn tick(&mut self, now: ClockSample) {
-        let was_in_doubt = self.time.is_in_doubt();
+        let (was_in_doubt, before_ms) = (self.time.is_in_doubt(), self.now_ms);
         self.time.observe(now, self.peer_clocks(now));
         self.now_ms = self.time.at(self.boot_ms);
+        self.notice_step_back(before_ms);
         if self.time.is_in_doubt() && !was_in_doubt {
             self.notice(Notice::WallStepped);
         }
@@ -64,15 +65,35 @@ impl Replica {
         self.gate.tick(self.boot_ms, self.time.offset_ms());
     }
 
+    /// Node time went back from `before_ms`: what was swept and refused as expired meanwhile may not have been.
+    fn notice_step_back(&mut self, before_ms: u64) {
+        let back_ms = before_ms.saturating_sub(self.now_ms);
+        if back_ms <= WALL_STEP_MS {
+            return;
+        }
+        self.swept_step = self.swept_step.min(self.now_ms / DIGEST_STEP_MS);
+        self.digest_sent_step = self.digest_sent_step.min(self.swept_step);
+        self.tables.unsweep(self.now_ms);
+        // Rows stay for a while after they expire: only a longer step can have cost any.
+        if back_ms + DIGEST_STEP_MS > EXPIRED_KEPT_MS {
+            let peers = self.peers_in_contact();
+            self.lacks_from.extend(&peers);
+            for peer in peers {
+                self.ask_exchange(peer);
+            }
+        }
+    }
+
+    /// What the others' clocks say of a wall clock that stepped: it is right when it is near a peer's node time, or
+    /// near a peer's wall clock, for what all machines of a site are told at once moves all their wall clocks.
     fn peer_clocks(&self, now: ClockSample) -> PeerClocks {
-        let wall_error_ms = i128::from(now.wall_ms) - i128::from(self.time.at(self.boot_ms));
+        let wall_offset_ms = signed(now.wall_ms) - signed(now.boot_ms);
+        let is_near = |offset_ms: i64| wall_offset_ms.abs_diff(offset_ms) <= WALL_STEP_MS;
         let mut clocks = PeerClocks::Alone;
         for member in self.members.values().filter(|member| member.is_in_contact) {
-            if member.skew_samples.is_empty() {
-                continue;
-            }
-            let error_ms = (i128::from(member.skew_ms()) - wall_error_ms).unsigned_abs();
-            if error_ms <= u128::from(WALL_STEP_MS) {
+            // Against a boot time of zero the skew is the member's node time less our boot time.
+            let Some(node_offset_ms) = member.skew_ms(0) else { continue };
+            if is_near(node_offset_ms) || member.wall_offset_ms().is_some_and(is_near) {
                 return PeerClocks::AgreeWithWall;
             }
             clocks = PeerClocks::Disagree;
@@ -93,6 +114,7 @@ impl Replica {
             }
         }
         for peer in &lost {
+            self.lacks_from.remove(peer);
             for member in self.members.values_mut() {
                 member.called_live_by.remove(peer);
             }
@@ -129,8 +151,9 @@ impl Replica {
             }
             let is_overdue = match member.exchange {
                 Exchange::Needed => member.is_in_contact,
-                Exchange::Asked { boot_ms: since, .. } => {
-                    member.is_in_contact && boot_ms.saturating_sub(since) >= HEARTBEAT_MS
+                Exchange::Asked(ref asked) => {
+                    let is_recent = |(_, since): &(u64, u64)| boot_ms.saturating_sub(*since) < HEARTBEAT_MS;
+                    member.is_in_contact && !asked.iter().any(is_recent)
                 }
                 Exchange::CatchUp(_) | Exchange::Done => false,
             };
@@ -143,13 +166,16 @@ impl Replica {
 
     fn ask_late_deltas(&mut self) {
         let due = self.boot_ms.saturating_sub(DELTA_AFTER_MS);
-        let peers: Vec<NodeId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.is_in_contact && !self.applied.dominates(&member.vector))
-            .filter(|(_, member)| member.ahead_since_boot_ms.is_some_and(|since| since <= due))
-            .map(|(peer, _)| *peer)
-            .collect();
+        let mut peers = Vec::new();
+        for (peer, member) in &mut self.members {
+            if self.applied.dominates(&member.vector) {
+                // The pushes came after the heartbeat that spoke of them.
+                member.ahead_since_boot_ms = None;
+            }
+            if member.is_in_contact && member.ahead_since_boot_ms.is_some_and(|since| since <= due) {
+                peers.push(*peer);
+            }
+        }
         for peer in peers {
             self.ask_delta(peer);
         }
@@ -158,7 +184,7 @@ impl Replica {
     /// Whether reads and writes may be answered now.
     fn may_serve(&self) -> bool {
         let is_caught_up = |member: &crate::membership::Member| {
-            !member.is_in_contact || matches!(member.exchange, Exchange::Done)
+            !member.is_in_contact || self.lacks_from.is_empty() && self.has_caught_up_with(member)
         };
         let is_far_behind = self.deltas.values().any(super::delta::Delta::is_large);
         self.join.is_done && !self.is_drained && !is_far_behind && self.members.values().all(is_caught_up)
@@ -198,10 +224,10 @@ impl Replica {
             return self
                 .members
                 .values()
-                .all(|member| !member.is_in_contact || member.exchange == Exchange::Done);
+                .all(|member| !member.is_in_contact || self.has_caught_up_with(member));
         }
         let is_pending = |member: &crate::membership::Member| {
-            member.exchange != Exchange::Done && (member.is_in_contact || !member.called_live_by.is_empty())
+            !self.has_caught_up_with(member) && (member.is_in_contact || !member.called_live_by.is_empty())
         };
         if self.members.values().any(is_pending) && !self.is_join_time_over() {
             return false;
@@ -209,7 +235,7 @@ impl Replica {
         let merged: BTreeSet<NodeId> = self
             .members
             .iter()
-            .filter(|(_, member)| member.exchange == Exchange::Done)
+            .filter(|(_, member)| self.has_caught_up_with(member))
             .map(|(node, _)| *node)
             .collect();
         let voters = join.last_live.len() + 1;
@@ -223,16 +249,17 @@ impl Replica {
         let Some((_, is_configured, is_complete)) = &self.join.discovered else { return false };
         let waited_ms = self.boot_ms - self.started_boot_ms;
         let asked_ms = self.settings.join_timeout_ms;
-        let least_ms = if self.join.is_empty { asked_ms.max(EMPTY_JOIN_MS) } else { asked_ms };
+        // An answer of DNS that has not come is no trial; a source that never answers must not hold a node up for ever.
+        let may_learn_more = *is_configured && !*is_complete;
+        let least_ms =
+            if self.join.is_empty || may_learn_more { asked_ms.max(EMPTY_JOIN_MS) } else { asked_ms };
         let is_unanswered = |address: &String| {
             let is_answered = self.members.values().any(|member| {
-                member.is_in_contact && member.address == *address && member.exchange == Exchange::Done
+                member.is_in_contact && member.address == *address && self.has_caught_up_with(member)
             });
             is_answered || self.join.failed.contains(address)
         };
-        // An answer of DNS that never came is no trial.
-        let is_tried = (*is_complete || !*is_configured) && self.known_addresses().iter().all(is_unanswered);
-        waited_ms >= least_ms && is_tried
+        waited_ms >= least_ms && self.known_addresses().iter().all(is_unanswered)
     }
 
     fn known_addresses(&self) -> BTreeSet<String> {
@@ -280,7 +307,8 @@ impl Replica {
                 .into_iter()
                 .collect()
         };
-        let meta = Meta { members, last_live, tables: self.tables.infos() };
+        let has_met_anyone = self.meta.has_met_anyone || !members.is_empty();
+        let meta = Meta { members, last_live, tables: self.tables.infos(), has_met_anyone };
         if meta != self.meta {
             self.meta = meta.clone();
             self.effects.push(Effect::PersistMeta(meta));
@@ -291,8 +319,9 @@ impl Replica {
         if !self.is_draining || self.is_drained {
             return;
         }
-        let is_handed_over =
-            |member: &crate::membership::Member| !member.is_counted || member.applied >= self.sequence;
+        let is_handed_over = |member: &crate::membership::Member| {
+            !member.is_counted || member.refuses_clock || member.applied >= self.sequence
+        };
         if self.pending.len() > 0
             || !self.unpersisted.is_empty()
             || !self.members.values().all(is_handed_over)
@@ -363,7 +392,7 @@ impl Replica {
             },
             lag_writes: member.vector.lag_behind(&self.applied),
             last_contact_ms: member.last_contact_boot_ms.map(|heard| self.boot_ms.saturating_sub(heard)),
-            skew_ms: member.skew_ms(),
+            skew_ms: member.skew_ms(self.time.offset_ms()).unwrap_or(0),
             digest: member.digest,
             outbox_bytes: member.outbox_bytes,
         });

@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use mneme_api::Key;
+
 use super::{Found, Origins, Stored};
 use crate::id::{Dot, KeyHash};
 use crate::record::{Body, Record, TouchRegister, Value, ValueRegister};
@@ -163,7 +165,10 @@ impl Entry {
 
     /// Bytes of key and value, as limits count them.
     pub(super) fn bytes(&self) -> usize {
-        if self.is_ended { 0 } else { self.block.0.len() }
+        if self.is_ended {
+            return 0;
+        }
+        Key::bytes_of_encoded(self.block.key()) + value_parts(&self.block.0).1.len()
     }
 
     pub(super) fn found(&self, origins: &Origins) -> Found {

@@ -118,6 +118,7 @@ impl Shard {
         hash: KeyHash,
         record: &Record,
         now_ms: u64,
+        is_own: bool,
     ) -> Merged {
         let before = self.outline(hash, origins);
         let mut after = before.clone().unwrap_or_default();
@@ -125,7 +126,7 @@ impl Shard {
         let mut merged = self.measure(hash, before);
         if is_changed {
             // The rest is bookkeeping of what `Record::merge`, the one rule, decided.
-            self.store(origins, subject, hash, &after);
+            self.store(origins, subject, hash, &after, is_own);
             merged.is_changed = true;
             merged.after = Some(after);
             if let Some(entry) = self.live_mut(hash) {
@@ -150,6 +151,21 @@ impl Shard {
         self.remove_live(hash);
         self.remove_tombstone(hash);
         self.orphans.remove(&hash);
+        merged
+    }
+
+    /// Replaces an expired record by a tombstone of its version, which stands until its `bury_until`.
+    pub(super) fn bury(&mut self, hash: KeyHash, origins: &Origins) -> Merged {
+        let before = self.outline(hash, origins);
+        let mut merged = self.measure(hash, before);
+        let Some(register) = merged.before.clone().and_then(|before| before.value) else { return merged };
+        let register = ValueRegister { absolute_deadline_ms: 0, body: Body::Deleted, ..register };
+        let after = Record { value: Some(register), touch: None };
+        self.store(origins, &Subject::Hash(hash), hash, &after, false);
+        merged.is_changed = true;
+        merged.after = Some(after);
+        merged.counted_after = false;
+        merged.bytes_after = 0;
         merged
     }
 
@@ -187,7 +203,14 @@ impl Shard {
         }
     }
 
-    fn store(&mut self, origins: &Origins, subject: &Subject, hash: KeyHash, after: &Record<Stored>) {
+    fn store(
+        &mut self,
+        origins: &Origins,
+        subject: &Subject,
+        hash: KeyHash,
+        after: &Record<Stored>,
+        is_own: bool,
+    ) {
         match &after.value {
             Some(register) => match &register.body {
                 Body::Live(Stored::Held) => {
@@ -204,7 +227,7 @@ impl Shard {
                 }
                 Body::Deleted => {
                     let was_unknown =
-                        self.tombstone(hash).is_none_or(|tombstone| tombstone.is_of_unknown_key);
+                        self.tombstone(hash).map_or(is_own, |tombstone| tombstone.is_of_unknown_key);
                     let was_held = self.remove_live(hash);
                     self.remove_tombstone(hash);
                     let tombstone = Tombstone::new(hash, register, was_unknown && !was_held, origins);

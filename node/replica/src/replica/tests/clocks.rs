@@ -1,0 +1,119 @@
+//! Clocks that are wrong: who is refused, who stops serving, what comes back when they are set right.
+
+use super::*;
+
+const HOUR_MS: i64 = 3_600_000;
+
+#[test]
+fn whoever_refuses_what_the_others_acknowledge_does_not_serve() {
+    // The second is two seconds behind: what the others write is ahead of it.
+    let mut circle = Circle::new(&[0, -2_000, 0]);
+    circle.meet();
+    circle.pass(600);
+    assert!(matches!(circle.put(0, "a"), Outcome::Done { .. }), "two of three go on");
+    circle.pass(300);
+    assert!(matches!(circle.0[2].read("a"), Lookup::Found(_)));
+    assert!(matches!(circle.0[1].read("a"), Lookup::Absent { .. }), "refused");
+    assert!(!circle.is_serving(1), "it must not say that nothing is there");
+    assert!(circle.is_serving(0) && circle.is_serving(2));
+    // Its time comes to where the write is.
+    circle.pass(4_000);
+    assert!(matches!(circle.0[1].read("a"), Lookup::Found(_)));
+}
+
+#[test]
+fn rows_of_a_clock_ahead_hold_nobody_up() {
+    let mut circle = Circle::new(&[0, HOUR_MS, 0]);
+    circle.0[1].one("from/the/future", put(b"v"));
+    circle.meet();
+    circle.pass(3_000);
+    assert!(circle.is_serving(0) && circle.is_serving(2));
+    assert!(!circle.0[1].replica.is_ready(), "most of the others refuse its clock");
+    assert!(matches!(circle.put(0, "a"), Outcome::Done { .. }));
+    let refused = circle.put(1, "b");
+    assert_eq!(refused, Outcome::Rejected(Rejection::Clock));
+    // Nothing it could be refused for: still refused, a second later and ten.
+    circle.pass(10_000);
+    assert_eq!(circle.put(1, "b"), Outcome::Rejected(Rejection::Clock));
+}
+
+#[test]
+fn a_step_of_all_clocks_is_followed() {
+    for step_ms in [3_000, -3_000] {
+        let mut circle = Circle::new(&[0, 0, 0]);
+        circle.meet();
+        circle.pass(1_000);
+        circle.0.iter_mut().for_each(|bench| bench.wall_error_ms = step_ms);
+        circle.pass(100);
+        assert!(!circle.0[0].replica.is_ready(), "in doubt");
+        circle.pass(4_000);
+        for bench in &circle.0 {
+            assert!(bench.replica.is_ready(), "{step_ms}");
+            let now_ms = i64::try_from(bench.replica.now_ms).expect("milliseconds");
+            let expected_ms = i64::try_from(START_MS + bench.ms).expect("milliseconds") + step_ms;
+            assert!((now_ms - expected_ms).abs() < 600, "{step_ms}: {now_ms} {expected_ms}");
+        }
+    }
+}
+
+#[test]
+fn a_step_of_one_clock_is_not_followed_while_the_others_disagree() {
+    let mut circle = Circle::new(&[0, 0]);
+    circle.meet();
+    circle.pass(1_000);
+    circle.0[0].wall_error_ms = 3_000;
+    circle.pass(70_000);
+    assert!(circle.0[0].replica.now_ms < START_MS + circle.0[0].ms + 500);
+    assert!(!circle.0[0].replica.is_ready());
+    circle.0[0].wall_error_ms = 0;
+    circle.pass(200);
+    assert!(circle.0[0].replica.is_ready());
+}
+
+#[test]
+fn what_a_clock_ahead_took_for_expired_comes_back_when_it_is_set_right() {
+    let mut circle = Circle::new(&[0, 2 * HOUR_MS]);
+    circle.0[0].one("kept", put_for(30 * MINUTE_MS));
+    circle.pass(200);
+    circle.meet();
+    circle.pass(1_000);
+    assert!(matches!(circle.0[1].read("kept"), Lookup::Absent { .. }), "expired two hours from now");
+    circle.0[1].wall_error_ms = 0;
+    circle.pass(2_000);
+    assert!(circle.is_serving(1));
+    assert!(matches!(circle.0[1].read("kept"), Lookup::Found(_)));
+    assert!(matches!(circle.put(1, "new"), Outcome::Done { .. }));
+    assert!(matches!(circle.0[1].read("new"), Lookup::Found(_)), "stays when it is merged");
+}
+
+#[test]
+fn nobody_waits_for_ever_when_all_clocks_were_ahead() {
+    let mut circle = Circle::new(&[HOUR_MS, HOUR_MS, HOUR_MS]);
+    circle.meet();
+    circle.pass(500);
+    assert!(matches!(circle.put(0, "a"), Outcome::Done { .. }));
+    circle.0.iter_mut().for_each(|bench| bench.wall_error_ms = 0);
+    circle.pass(4_000);
+    for index in 0..3 {
+        assert!(circle.is_serving(index) && circle.0[index].replica.is_ready(), "{index}");
+        assert!(matches!(circle.0[index].read("a"), Lookup::Found(_)));
+    }
+}
+
+#[test]
+fn a_record_from_a_clock_ahead_may_be_rewritten_by_whoever_holds_it() {
+    let mut circle = Circle::new(&[0, 0]);
+    // A version an hour ahead that both hold, as from a clock that was wrong on both.
+    for bench in &mut circle.0 {
+        bench.wall_error_ms = HOUR_MS;
+    }
+    circle.pass(61_000);
+    circle.meet();
+    circle.pass(500);
+    assert!(matches!(circle.put(0, "a"), Outcome::Done { .. }));
+    circle.0.iter_mut().for_each(|bench| bench.wall_error_ms = 0);
+    circle.pass(4_000);
+    let answer = circle.put(0, "a");
+    assert!(matches!(answer, Outcome::Done { .. }), "{answer:?}");
+    assert_eq!(circle.0[1].replica.counters.clock_refusals, 0);
+}

@@ -1,0 +1,185 @@
+//! Deltas: whole batches, whatever is written or refused meanwhile; what is asked for again.
+
+use super::*;
+
+/// A page takes two of these.
+const LARGE: [u8; 200_000] = [7; 200_000];
+
+fn number_of_delta(bench: &Bench) -> u64 {
+    let asked = bench.seen.iter().rev().find_map(|effect| match effect {
+        Effect::Send { message: Message::DeltaRequest { delta, .. }, .. } => Some(*delta),
+        _ => None,
+    });
+    asked.expect("a delta was asked for")
+}
+
+/// The page that was given last.
+fn last_page(bench: &Bench) -> Message {
+    let page = bench.seen.iter().rev().find_map(|effect| match effect {
+        Effect::Send { message: page @ Message::DeltaPage { .. }, .. } => Some(page.clone()),
+        _ => None,
+    });
+    page.expect("a page was given")
+}
+
+fn batch(paths: &[&str], bytes: &[u8]) -> Vec<Operation> {
+    let operation =
+        |path: &&str| Operation { key: key(path), action: put(bytes), condition: Condition::Always };
+    paths.iter().map(operation).collect()
+}
+
+fn local(bench: &mut Bench, operations: Vec<Operation>) {
+    let is_batch = operations.len() > 1;
+    bench.submit(Command::Apply { table: name("t"), operations, is_batch }, AckMode::Local);
+    bench.replies.pop();
+}
+
+#[test]
+fn a_batch_written_while_a_delta_is_given_arrives_whole() {
+    let (mut donor, asker) = (Bench::sessions(), Bench::new(2, vec![TableConfig::new(name("t"))], true));
+    let paths = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    paths.iter().for_each(|path| drop(donor.one(path, put(&LARGE))));
+    donor.meet(&asker.replica);
+    donor.hear(&asker.replica, Message::DeltaRequest { delta: 5, vector: VersionVector::default() });
+    let mut rows = Vec::new();
+    let mut pages = 1;
+    loop {
+        let Message::DeltaPage { rows: page, vector, .. } = last_page(&donor) else { panic!("no page") };
+        rows.extend(page);
+        if vector.is_some() {
+            break;
+        }
+        if pages == 1 {
+            // Some of these have been sent as they were, the others have not.
+            local(&mut donor, batch(&paths, b"new"));
+        }
+        donor.hear(&asker.replica, Message::DeltaNext { delta: 5, page: pages });
+        pages += 1;
+    }
+    assert!(pages > 1, "several pages");
+    for path in paths {
+        let sent = rows.iter().filter(|row| row.hash == KeyHash::of(&key(path)));
+        let newest = sent.filter_map(|row| Some(row.record.live()?.1.bytes().to_vec())).next_back();
+        assert_eq!(newest.as_deref(), Some(&b"new"[..]), "{path}");
+    }
+}
+
+#[test]
+fn of_a_write_that_is_refused_in_a_delta_nothing_is_taken() {
+    let mut circle = Circle::new(&[0, 3_000]);
+    // One write: an old session goes, a new one comes.
+    let operations = vec![
+        Operation { key: key("old"), action: Action::Delete, condition: Condition::Always },
+        Operation { key: key("new"), action: put(b"v"), condition: Condition::Always },
+    ];
+    circle.0[0].one("old", put(b"v"));
+    local(&mut circle.0[1], operations);
+    circle.meet();
+    circle.pass(100);
+    assert!(matches!(circle.0[0].read("new"), Lookup::Absent { .. }), "ahead");
+    assert!(matches!(circle.0[0].read("old"), Lookup::Found(_)), "nor is the old one gone");
+}
+
+#[test]
+fn nothing_is_served_while_a_large_delta_is_staged() {
+    let (mut bench, peer) = (Bench::sessions(), Bench::new(2, vec![TableConfig::new(name("t"))], true));
+    bench.meet(&peer.replica);
+    let gate = bench.replica.gate();
+    assert!(gate.check(1_000 + bench.ms).is_some());
+    let mut ahead = VersionVector::default();
+    ahead.insert(peer.replica.settings.origin, 400, START_MS);
+    let heartbeat = crate::message::Heartbeat {
+        applied: ahead.clone(),
+        node_time_ms: START_MS + bench.ms,
+        wall_time_ms: START_MS + bench.ms,
+        ..Default::default()
+    };
+    for _ in 0..12 {
+        bench.hear(&peer.replica, Message::Heartbeat(Box::new(heartbeat.clone())));
+        bench.pass(50);
+    }
+    let delta = number_of_delta(&bench);
+    assert!(gate.check(1_000 + bench.ms).is_some(), "a small delta holds nobody up");
+    let row = |number: u64| {
+        let version = crate::version::Version {
+            stamp: crate::version::Stamp::at(START_MS),
+            origin: peer.replica.settings.origin,
+        };
+        let value = crate::record::ValueRegister {
+            version,
+            sequence: number,
+            absolute_deadline_ms: START_MS + 60 * MINUTE_MS,
+            bury_until_ms: 0,
+            body: crate::record::Body::Live(Value::new("", &LARGE)),
+            unknown: None,
+        };
+        let touch = crate::record::TouchRegister {
+            base: version,
+            idle_deadline_ms: START_MS + 60 * MINUTE_MS,
+            dot: value.dot(),
+        };
+        let key = key(&number.to_string());
+        let (hash, kind) = (KeyHash::of(&key), TableKind::Session);
+        let record = crate::record::Record { value: Some(value), touch: Some(touch) };
+        Row { table: name("t"), kind, subject: crate::record::Subject::Key(key), hash, record }
+    };
+    for page in 0..20 {
+        let rows = (page * 20 + 1..=page * 20 + 20).map(row).collect();
+        let vector = (page == 19).then(|| ahead.clone());
+        bench.hear(&peer.replica, Message::DeltaPage { delta, page, rows, vector });
+        let is_serving = gate.check(1_000 + bench.ms).is_some();
+        // 17 pages of 4 MB are beyond 64 MiB.
+        assert_eq!(is_serving, page < 16 || page == 19, "page {page}");
+    }
+    assert!(matches!(bench.read("400"), Lookup::Found(_)));
+}
+
+#[test]
+fn an_exchange_may_take_longer_than_the_pause_after_which_it_is_repeated() {
+    let (mut bench, peer) = (Bench::sessions(), Bench::new(2, Vec::new(), true));
+    bench.tell(Event::Greeted { connection: ConnectionId(1), hello: peer.replica.hello(), dialled: None });
+    let gate = bench.replica.gate();
+    bench.pass(50);
+    let nonces = |bench: &Bench| -> Vec<u64> {
+        let nonce = |effect: &Effect| match effect {
+            Effect::Send { message: Message::Exchange { nonce }, .. } => Some(*nonce),
+            _ => None,
+        };
+        bench.seen.iter().filter_map(nonce).collect()
+    };
+    let first = nonces(&bench)[0];
+    bench.pass(600);
+    assert!(nonces(&bench).len() > 1, "asked again");
+    let vector = VersionVector::default();
+    bench.hear(&peer.replica, Message::ExchangeReply { nonce: first, vector, live: Vec::new() });
+    assert!(gate.check(1_000 + bench.ms).is_some());
+}
+
+#[test]
+fn what_was_held_beyond_a_gap_when_the_volume_was_full_gets_on_disk() {
+    let (mut a, mut b) = (Bench::sessions(), Bench::new(2, vec![TableConfig::new(name("t"))], true));
+    a.meet(&b.replica);
+    b.meet(&a.replica);
+    for path in ["1", "2", "3", "4"] {
+        a.one_if_local(path, put(b"v"));
+    }
+    let peer = b.replica.settings.origin.node;
+    for _ in 0..4 {
+        a.tell(Event::PushTaken { peer });
+    }
+    let writes = a.pushed();
+    let origin = a.replica.settings.origin;
+    b.disk_works = false;
+    // The second is late.
+    b.hear(&a.replica, Message::Push { writes: vec![writes[0].clone(), writes[2].clone()] });
+    b.tell(Event::PersistFailed { through: 0 });
+    b.disk_works = true;
+    for _ in 0..30 {
+        b.pass(50);
+        b.hear(&a.replica, Message::DeltaRefused { delta: 99 });
+    }
+    assert!(b.replica.full_volume.is_none(), "there is space again");
+    b.hear(&a.replica, Message::Push { writes: writes[1..].to_vec() });
+    assert_eq!(b.replica.applied.contiguous(origin), 4);
+    assert_eq!(b.replica.durable.contiguous(origin), 4);
+}

@@ -1,0 +1,212 @@
+//! Peers: who is waited for, who is refused, when this replica serves.
+
+use super::*;
+
+#[test]
+fn a_write_waits_for_every_live_member_and_lets_go_of_a_silent_one() {
+    let (mut bench, peer) = (Bench::sessions(), Bench::new(2, Vec::new(), true));
+    bench.meet(&peer.replica);
+    let operations = vec![Operation { key: key("a"), action: put(b"v"), condition: Condition::Always }];
+    let command = Command::Apply { table: name("t"), operations, is_batch: false };
+    bench.submit(command.clone(), AckMode::All);
+    assert_eq!(bench.replies, [], "nobody else has it");
+    let origin = bench.replica.settings.origin;
+    bench.hear(&peer.replica, Message::Ack { origin, applied: 1, durable: 0, refused_clock: false });
+    assert_eq!(bench.replies, [], "one disk of two is no majority");
+    bench.hear(&peer.replica, Message::Ack { origin, applied: 1, durable: 1, refused_clock: false });
+    let Some(Outcome::Done { acks, .. }) = bench.replies.pop() else { panic!("not acknowledged") };
+    assert_eq!((acks.applied, acks.durable, acks.members), (2, 2, 2));
+    bench.submit(command, AckMode::All);
+    bench.pass(900);
+    assert_eq!(bench.replies, [], "not yet suspect");
+    bench.pass(300);
+    let Some(Outcome::Done { acks, .. }) = bench.replies.pop() else { panic!("still waiting") };
+    assert_eq!((acks.applied, acks.members), (1, 2), "of the known members, not only the live ones");
+}
+
+#[test]
+fn a_write_that_is_not_acknowledged_in_time_is_unknown() {
+    let (mut bench, peer) = (Bench::sessions(), Bench::new(2, Vec::new(), true));
+    bench.meet(&peer.replica);
+    let operations = vec![Operation { key: key("a"), action: put(b"v"), condition: Condition::Always }];
+    bench.submit(Command::Apply { table: name("t"), operations, is_batch: false }, AckMode::All);
+    for _ in 0..60 {
+        bench.pass(100);
+        bench.hear(&peer.replica, Message::DeltaRefused { delta: 99 });
+    }
+    assert!(matches!(bench.replies.pop(), Some(Outcome::Unknown { .. })));
+}
+
+#[test]
+fn a_process_that_was_frozen_serves_nothing_before_it_heard_from_its_peers() {
+    let (mut bench, peer) = (Bench::sessions(), Bench::new(2, Vec::new(), true));
+    bench.meet(&peer.replica);
+    let gate = bench.replica.gate();
+    assert!(gate.check(1_000 + bench.ms).is_some());
+    bench.ms += 3_000;
+    assert!(gate.check(1_000 + bench.ms).is_none(), "readers see that it did not tick");
+    let operations = vec![Operation { key: key("a"), action: put(b"v"), condition: Condition::Always }];
+    let outcome = bench.apply(operations);
+    assert_eq!(outcome, Outcome::Rejected(Rejection::NotReady), "a write that comes before the first tick");
+    bench.tell(Event::Tick);
+    assert!(gate.check(1_000 + bench.ms).is_none());
+}
+
+#[test]
+fn a_touch_that_overtook_its_put_is_claimed_only_with_the_record() {
+    let (mut a, mut b) = (Bench::sessions(), Bench::new(2, vec![TableConfig::new(name("t"))], true));
+    a.meet(&b.replica);
+    b.meet(&a.replica);
+    a.submit(
+        Command::Apply {
+            table: name("t"),
+            operations: vec![Operation {
+                key: key("a"),
+                action: put_for(MINUTE_MS),
+                condition: Condition::Always,
+            }],
+            is_batch: false,
+        },
+        AckMode::Local,
+    );
+    a.pass(100);
+    a.one_if_local("a", touch(10 * MINUTE_MS, false));
+    let writes = a.pushed();
+    assert_eq!(writes.len(), 2);
+    let origin = a.replica.settings.origin;
+    let late = writes[1].clone();
+    b.ms = a.ms;
+    b.hear(&a.replica, Message::Push { writes: vec![late.clone()] });
+    assert!(!b.replica.applied.covers(late.dot), "nothing is held of it");
+    b.hear(&a.replica, Message::Push { writes: vec![writes[0].clone()] });
+    assert_eq!(b.replica.applied.contiguous(origin), 2, "put and touch are both held now");
+    assert_eq!(b.deadline_ms("a"), a.deadline_ms("a"));
+}
+
+#[test]
+fn a_version_ahead_of_the_clock_is_refused_but_a_session_tombstone_is_not() {
+    let (mut a, mut b) = (Bench::sessions(), Bench::new(2, vec![TableConfig::new(name("t"))], true));
+    b.meet(&a.replica);
+    a.one("ahead", Action::Delete);
+    a.meet(&b.replica);
+    a.ms += 700;
+    a.one_if_local("ahead", Action::Delete);
+    a.one_if_local("late", put(b"v"));
+    let writes = a.pushed();
+    b.hear(&a.replica, Message::Push { writes });
+    assert!(matches!(b.read("ahead"), Lookup::Gone { .. }));
+    assert!(matches!(b.read("late"), Lookup::Absent { .. }));
+    assert_eq!(b.replica.counters.clock_refusals, 1);
+}
+
+#[test]
+fn another_cluster_another_kind_and_oneself_are_refused_by_name() {
+    let mut bench = Bench::sessions();
+    let peer =
+        Bench::new(2, vec![TableConfig { kind: TableKind::Cache, ..TableConfig::new(name("t")) }], true);
+    let mut verdict = |hello: Hello| {
+        bench.tell(Event::Greeted { connection: ConnectionId(7), hello, dialled: None });
+        match bench.seen.pop() {
+            Some(Effect::Verdict { verdict, .. }) => verdict.map(|_| ()),
+            effect => panic!("no verdict: {effect:?}"),
+        }
+    };
+    assert_eq!(verdict(peer.replica.hello()), Err(Refusal::TableKind { table: "t".to_owned() }));
+    let other = Hello { cluster: "other".to_owned(), ..peer.replica.hello() };
+    assert!(matches!(verdict(other), Err(Refusal::Cluster { .. })));
+    let mine = Hello { origin: Bench::sessions().replica.settings.origin, ..peer.replica.hello() };
+    assert_eq!(verdict(mine.clone()), Err(Refusal::Myself));
+    let double = Hello { origin: Origin { epoch: 77, ..mine.origin }, uptime_ms: 0, ..mine };
+    assert!(matches!(verdict(double), Err(Refusal::DuplicateId { .. })));
+}
+
+#[test]
+fn the_younger_of_two_processes_with_one_id_goes() {
+    let mut bench = Bench::sessions();
+    let peer = Bench::new(2, Vec::new(), true);
+    let origin = Origin { epoch: 77, ..bench.replica.settings.origin };
+    let hello = Hello { origin, uptime_ms: 1_000_000, ..peer.replica.hello() };
+    bench.tell(Event::Greeted { connection: ConnectionId(1), hello, dialled: None });
+    assert!(bench.seen.iter().any(|effect| matches!(effect, Effect::Exit { .. })));
+}
+
+#[test]
+fn a_node_that_names_peers_waits_for_them_before_it_serves() {
+    let mut bench = Bench::new(1, vec![TableConfig::new(name("t"))], false);
+    bench.pass(10_000);
+    assert!(!bench.replica.is_ready(), "an empty node waits half a minute for somebody");
+    bench.pass(25_000);
+    assert!(bench.replica.is_ready(), "every known address was tried");
+}
+
+#[test]
+fn a_joining_node_that_is_killed_does_not_take_itself_for_one_that_was_alone() {
+    let (mut bench, peer) = (Bench::new(1, Vec::new(), false), Bench::new(2, Vec::new(), true));
+    bench.tell(Event::Greeted { connection: ConnectionId(1), hello: peer.replica.hello(), dialled: None });
+    bench.pass(100);
+    let mut metas = bench.seen.iter().filter_map(|effect| match effect {
+        Effect::PersistMeta(meta) => Some(meta.last_live.clone()),
+        _ => None,
+    });
+    assert_eq!(metas.next_back(), Some(vec![peer.replica.settings.origin.node]));
+}
+
+#[test]
+fn expired_rows_and_old_tombstones_are_dropped_from_memory() {
+    let mut config = TableConfig::new(name("t"));
+    config.default_ttl = std::time::Duration::from_secs(5);
+    config.max_age = std::time::Duration::from_secs(60);
+    let mut bench = Bench::new(1, vec![config], true);
+    bench.one("a", put(b"v"));
+    bench.one("b", put(b"v"));
+    bench.one("b", Action::Delete);
+    let count = |bench: &Bench| {
+        let table = bench.replica.status().tables.remove(0);
+        (table.live, table.tombstones, table.bytes > 0)
+    };
+    assert_eq!(count(&bench), (1, 1, true));
+    bench.pass(90_000);
+    assert_eq!(count(&bench), (0, 1, false), "the tombstone outlives any copy of its record");
+    bench.pass(120_000);
+    assert_eq!(count(&bench), (0, 0, false));
+    let table = bench.replica.tables.get(&name("t")).expect("declared");
+    assert!(table.digest.sums().iter().all(|sum| *sum == 0), "nothing held, nothing summed");
+}
+
+#[test]
+fn whoever_was_alone_last_starts_at_once_also_when_everybody_it_knew_is_retired() {
+    let settings = |bench: &Bench| bench.replica.settings.clone();
+    let bench = Bench::sessions();
+    let meta = Meta { has_met_anyone: true, ..Meta::default() };
+    let sample = ClockSample { wall_ms: START_MS, boot_ms: 1_000 };
+    let mut replica = Replica::recover(settings(&bench), sample).finish(meta, VersionVector::default());
+    // DNS does not answer.
+    replica
+        .step(sample, Event::Discovered { addresses: Vec::new(), is_configured: true, is_complete: false });
+    replica.step(sample, Event::Tick);
+    assert!(replica.is_ready());
+}
+
+#[test]
+fn a_source_that_never_answers_holds_a_node_up_for_half_a_minute() {
+    let mut bench = Bench::new(1, vec![TableConfig::new(name("t"))], false);
+    bench.tell(Event::Discovered { addresses: Vec::new(), is_configured: true, is_complete: false });
+    bench.pass(29_000);
+    assert!(!bench.replica.is_ready());
+    bench.pass(2_000);
+    assert!(bench.replica.is_ready());
+}
+
+#[test]
+fn a_retired_member_has_its_link_closed() {
+    let (mut bench, old) = (Bench::sessions(), Bench::new(2, Vec::new(), true));
+    bench.meet(&old.replica);
+    bench.pass(1_500);
+    let mut hello = Bench::new(3, Vec::new(), true).replica.hello();
+    hello.address.clone_from(&old.replica.settings.address);
+    bench.tell(Event::Greeted { connection: ConnectionId(2), hello, dialled: None });
+    let peer = old.replica.settings.origin.node;
+    assert!(
+        bench.seen.iter().any(|effect| matches!(effect, Effect::Disconnect { peer: gone } if *gone == peer))
+    );
+}
