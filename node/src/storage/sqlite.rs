@@ -28,6 +28,9 @@ pub const VERSION_MIN: &str = "3.51.3";
 const APPLICATION_ID: i64 = 0x4d6e_656d;
 /// Pages given back to the volume in one slice.
 const SHRINK_PAGES: i64 = 1_024;
+/// Frames that SQLite's thread reads ahead of whoever asked: enough to hide the way between the two, and few, because a
+/// slice of compaction uses no more than one large frame.
+const READ_AHEAD_FRAMES: usize = 16;
 /// Free bytes that are kept: the next compaction needs them again.
 const FREE_BYTES_KEPT: u64 = 32 << 20;
 
@@ -116,6 +119,7 @@ impl SqliteStorage {
             })
             .busy_timeout(Duration::from_secs(1))
             .thread_name(|_| "mneme-sqlite".to_owned())
+            .row_buffer_size(READ_AHEAD_FRAMES)
             .disable_statement_logging();
         if let Some(pages) = options.pages_max {
             connect = connect.pragma("max_page_count", pages.to_string());
@@ -251,20 +255,26 @@ impl Storage for SqliteStorage {
         Ok(frames)
     }
 
-    async fn append(&mut self, mut frames: Vec<StoredFrame>, first: Option<u64>) -> Result<(), StorageError> {
+    async fn append(
+        &mut self,
+        frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,
+        first: Option<u64>,
+    ) -> Result<(), StorageError> {
         let insert = |frame: StoredFrame| {
             sqlx::query("INSERT INTO frames (id, body) VALUES (?, ?)")
                 .bind(as_integer(frame.id))
                 .bind(frame.body)
         };
-        if first.is_none() && frames.len() == 1 {
-            for frame in frames.drain(..) {
+        let mut frames = frames.into_iter();
+        let (one, another) = (frames.next(), frames.next());
+        if first.is_none() && another.is_none() {
+            if let Some(frame) = one {
                 insert(frame).execute(&mut self.connection).await.map_err(failed("append to the file"))?;
             }
             return Ok(());
         }
         let mut transaction = self.connection.begin().await.map_err(failed("append to the file"))?;
-        for frame in frames {
+        for frame in one.into_iter().chain(another).chain(frames) {
             insert(frame).execute(&mut *transaction).await.map_err(failed("append to the file"))?;
         }
         if let Some(first) = first {

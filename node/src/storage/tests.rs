@@ -1,5 +1,7 @@
 //! Both storages under one suite; then what only a file can suffer; then the writer.
 
+mod large;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -421,7 +423,7 @@ async fn a_missing_frame_is_found() {
 #[test]
 fn a_frame_is_good_only_whole_and_in_its_place() {
     let mut builder = FrameBuilder::default();
-    builder.push(&PersistItem::Vector(Default::default()));
+    builder.push_vector(&Default::default());
     builder.push_first(3);
     let good = builder.finish(9);
     assert_eq!(frame::decode(9, &good.body).expect("as written").len(), 2);
