@@ -128,6 +128,7 @@ impl SqliteStorage {
         if pragma(&mut connection, "SELECT count(*) FROM sqlite_schema").await? == 0 {
             create(&mut connection).await?;
         }
+        check_version(&mut connection, &file).await?;
         if pragma(&mut connection, "PRAGMA application_id").await? != APPLICATION_ID {
             return Err(StorageError::Corrupt { what: "it is not a file of Mneme".to_owned() });
         }
@@ -170,14 +171,36 @@ fn checksum(name: &str, content: &[u8]) -> u64 {
     sum.digest()
 }
 
-/// Looks at the version without changing anything: opening for writing would switch the journal.
+/// Path of what SQLite keeps beside the file under this suffix.
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// Looks at the version without changing a byte: opened for writing, the file would take in its log when it is closed.
 async fn refuse_newer(file: &Path) -> Result<(), StorageError> {
-    let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(1));
-    let options = options.disable_statement_logging();
+    if beside(file, "-journal").exists() {
+        // The first start was cut short, before there was a log. Only opening for writing undoes that.
+        return Ok(());
+    }
+    // A reader makes the log and its index where there is none; nobody else is here, so they are its own.
+    let made = ["-wal", "-shm"].map(|suffix| beside(file, suffix));
+    let made: Vec<PathBuf> = made.into_iter().filter(|path| !path.exists()).collect();
+    let options = SqliteConnectOptions::new().filename(file).read_only(true);
+    let options = options.busy_timeout(Duration::from_secs(1)).disable_statement_logging();
     let mut connection = options.connect().await.map_err(failed("open the file"))?;
-    let found = pragma(&mut connection, "PRAGMA user_version").await?;
-    let application = pragma(&mut connection, "PRAGMA application_id").await?;
+    let checked = check_version(&mut connection, file).await;
     connection.close().await.map_err(failed("close the file"))?;
+    for path in made.into_iter().filter(|path| path.exists()) {
+        std::fs::remove_file(&path).map_err(|source| StorageError::Io { action: "remove", path, source })?;
+    }
+    checked
+}
+
+async fn check_version(connection: &mut SqliteConnection, file: &Path) -> Result<(), StorageError> {
+    let found = pragma(connection, "PRAGMA user_version").await?;
+    let application = pragma(connection, "PRAGMA application_id").await?;
     if application == APPLICATION_ID && found > SCHEMA_VERSION {
         return Err(StorageError::Newer { file: file.to_owned(), found, known: SCHEMA_VERSION });
     }
