@@ -135,6 +135,14 @@ impl SqliteStorage {
         Ok(Self { connection })
     }
 
+    /// Changes the room that there is.
+    #[cfg(test)]
+    pub(super) async fn set_pages_max(&mut self, pages: usize) -> Result<(), StorageError> {
+        let statement = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::query(statement).fetch_one(&mut self.connection).await.map_err(failed("limit the file"))?;
+        Ok(())
+    }
+
     async fn put(&mut self, name: &'static str, content: &[u8]) -> Result<(), StorageError> {
         let mut value = checksum(name, content).to_be_bytes().to_vec();
         value.extend_from_slice(content);

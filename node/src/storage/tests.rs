@@ -1,5 +1,6 @@
 //! Both storages under one suite; then what only a file can suffer; then the writer.
 
+mod full;
 mod large;
 
 use std::collections::{BTreeMap, HashMap};
@@ -387,36 +388,6 @@ async fn what_was_written_comes_back_and_compaction_drops_only_what_is_supersede
     assert!(again.replica.vector().agrees_with(&bench.replica.lock().vector()));
     assert!(again.stored.first > 1, "nothing was compacted");
     assert!(again.stored.bytes <= 41 << 20, "{}", again.stored.bytes);
-}
-
-#[tokio::test]
-async fn a_file_that_fell_behind_a_full_volume_is_caught_up_from_memory() {
-    let recovered = recovery::load(MemoryStorage::default(), wall_clock::sample(), settings, || 5).await;
-    let recovered = recovered.expect("a new storage");
-    let bench = Bench::new(recovered.replica, 1 << 20);
-    bench.put("sessions", "early", b"v");
-    let mut storage = recovered.storage;
-    storage.capacity_bytes = Some(10_000);
-    let writer = Writer::new(storage, recovered.stored, bench.queue.clone(), bench.clone());
-    let running = tokio::spawn(writer.run());
-    let is_done = async |what: &str, condition: &dyn Fn() -> bool| {
-        let wait = async {
-            while !condition() {
-                bench.step(Event::Tick);
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect(what);
-    };
-    is_done("the first is written", &|| *bench.through.lock() > 0).await;
-    bench.put("sessions", "large", &vec![1; 20_000]);
-    is_done("the volume is full", &|| *bench.failures.lock() >= 2).await;
-    let status = bench.replica.lock().status();
-    assert_eq!(status.state, mneme_replica::status::NodeState::ReadOnly);
-    // Deleting would be refused too: nothing is taken while the file is behind.
-    bench.apply("sessions", "early", Action::Delete);
-    assert!(matches!(read(&bench.replica.lock(), "sessions", "early"), Lookup::Found(_)));
-    running.abort();
 }
 
 /// Writes some records, stops, and lets `damage` loose on the file.
