@@ -340,3 +340,28 @@ impl Storage for SqliteStorage {
         self.connection.close().await.map_err(failed("close the file"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What SQLite calls it: in the log after every commit, or at checkpoints alone.
+    const FULL: i64 = 2;
+    const NORMAL: i64 = 1;
+
+    async fn synchronous(durability: Durability) -> i64 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options { durability, ..Options::default() };
+        let mut storage = SqliteStorage::open(directory.path(), &options).await.expect("a new file");
+        let log = sqlx::query("PRAGMA journal_mode").fetch_one(&mut storage.connection).await;
+        assert_eq!(log.expect("an answer").get::<String, _>(0), "wal");
+        pragma(&mut storage.connection, "PRAGMA synchronous").await.expect("an answer")
+    }
+
+    #[tokio::test]
+    async fn a_commit_waits_for_the_disk_only_where_that_was_asked_for() {
+        assert_eq!(synchronous(Durability::Fsync).await, FULL);
+        assert_eq!(synchronous(Durability::Commit).await, NORMAL);
+        assert_eq!(synchronous(Options::default().durability).await, FULL);
+    }
+}
