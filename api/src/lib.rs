@@ -18,4 +18,6 @@ pub use body::{
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use key::{KEY_BYTES_MAX, KEY_SEGMENTS_MAX, Key, KeyError, SEGMENT_BYTES_MAX};
 pub use pattern::{Pattern, PatternError};
-pub use table::{TableConfig, TableConfigError, TableKind, TableName, TableNameError, WhenFull};
+pub use table::{
+    TableConfig, TableConfigError, TableKind, TableName, TableNameError, VALUE_BYTES_MAX, WhenFull,
+};

@@ -9,6 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::duration::{format_duration, parse_duration};
 
+/// Ceiling of `maxValueBytes`: 4 MiB.
+///
+/// A value travels to peers whole: one above what may wait for a peer (8 MiB) would never be pushed, one above the
+/// longest message between nodes (64 MiB) would break their link again and again.
+pub const VALUE_BYTES_MAX: u64 = 4 << 20;
+
 /// Name of a table. Shape: `[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName(Arc<str>);
@@ -104,7 +110,7 @@ pub struct TableConfig {
     /// Longest life of a record, whatever touches it. Default `30d`.
     #[serde(default = "default_max_age", with = "text")]
     pub max_age: Duration,
-    /// Bytes of a value, at most. Default 262144.
+    /// Bytes of a value, at most. Default 262144; itself at most 4194304 ([`VALUE_BYTES_MAX`]).
     #[serde(default = "default_max_value_bytes")]
     pub max_value_bytes: u64,
     /// Bytes of live keys and values, at most; 0 is this table's share of 70 % of the memory limit.
@@ -143,6 +149,9 @@ pub enum TableConfigError {
     /// No value would fit.
     #[error("table {0}: maxValueBytes is 0")]
     NoValue(TableName),
+    /// Values would be too large to travel.
+    #[error("table {0}: maxValueBytes is above {VALUE_BYTES_MAX} (4 MiB)")]
+    LargeValues(TableName),
 }
 
 impl TableConfig {
@@ -174,6 +183,9 @@ impl TableConfig {
         }
         if self.max_value_bytes == 0 {
             return Err(TableConfigError::NoValue(self.name.clone()));
+        }
+        if self.max_value_bytes > VALUE_BYTES_MAX {
+            return Err(TableConfigError::LargeValues(self.name.clone()));
         }
         Ok(())
     }
@@ -245,5 +257,15 @@ mod tests {
         assert_eq!(config.validate(), Ok(()));
         config.default_ttl = config.max_age + Duration::from_secs(1);
         assert_eq!(config.validate(), Err(TableConfigError::TtlAboveMaxAge(config.name.clone())));
+    }
+
+    #[test]
+    fn values_have_a_ceiling() {
+        let mut config = TableConfig::new("t".parse().expect("well-formed"));
+        config.max_value_bytes = VALUE_BYTES_MAX;
+        assert_eq!(config.validate(), Ok(()));
+        config.max_value_bytes += 1;
+        let error = config.validate().expect_err("too large").to_string();
+        assert!(error.contains("maxValueBytes") && error.contains("4194304"), "{error}");
     }
 }

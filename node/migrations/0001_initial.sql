@@ -1,6 +1,6 @@
 -- Schema 1 of mneme.db. `user_version` holds the schema's number: a file of a newer one is refused and left untouched.
 
--- The bag of states: one row a group commit. Merging all frames in any order gives the table that memory held.
+-- The bag of states: one row a group commit, or several in one transaction when it is large. Merging all frames in any order gives the table that memory held.
 CREATE TABLE frames (
     -- Counts up by one without gaps from the number that the newest compacted frame names (1 before the first
     -- compaction). Written by the writer task alone.

@@ -1,6 +1,7 @@
 //! `mneme-node`: parse, run, exit code.
 
 use std::error::Error;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,7 +10,7 @@ use mneme_node::config::{self, Cli, Command, Config, ConfigError, FileConfig, Ru
 use mneme_node::dev::dev;
 use mneme_node::dump::{DumpError, dump};
 use mneme_node::node::{self, RunError};
-use mneme_node::shutdown::asked_to_stop;
+use mneme_node::shutdown::{abort_on_panic, asked_to_stop};
 use mneme_node::telemetry;
 
 #[global_allocator]
@@ -23,6 +24,7 @@ const STORAGE: u8 = 74;
 const CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
+    abort_on_panic();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -63,7 +65,8 @@ async fn run(command: Command) -> ExitCode {
         }
         Command::CheckConfig { file } => match read_config(Some(&file), RunFlags::for_check()) {
             Ok(_) => {
-                println!("{}: no errors", file.display());
+                // Where the text cannot be written, the exit code says it.
+                let _ = writeln!(std::io::stdout(), "{}: no errors", file.display());
                 ExitCode::SUCCESS
             }
             Err(errors) => tell(&errors, Some(&file)),

@@ -170,14 +170,15 @@ pub trait Storage: Send + 'static {
     ) -> impl Future<Output = Result<Vec<StoredFrame>, StorageError>> + Send;
 
     /// Appends frames and removes those before `first`, in one transaction; without frames to remove and with
-    /// one to append this is a single statement. After an error the file is as before the call.
+    /// one to append this is a single statement. Each frame is taken when it is written, so the file alone holds them
+    /// all. After an error the file is as before the call.
     ///
     /// # Errors
     ///
     /// [`StorageError::Full`] when the volume is full. Any other is fatal.
     fn append(
         &mut self,
-        frames: Vec<StoredFrame>,
+        frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,
         first: Option<u64>,
     ) -> impl Future<Output = Result<(), StorageError>> + Send;
 

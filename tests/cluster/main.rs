@@ -10,6 +10,7 @@ mod http_limits;
 mod identity;
 mod lifecycle;
 mod listing;
+mod peer_port;
 mod replication;
 mod split;
 mod storage;

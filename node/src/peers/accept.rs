@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, StatusCode};
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::handshake::{Preface, Verdict, nonce};
-use super::lanes::{LaneSender, PeerBody, lane};
+use super::lanes::{LaneSender, PeerBody, Taker, lane};
 use super::link::{FAREWELL, HANDSHAKE_MAX, LaneEnds, Link};
 use super::wire::{FrameReader, WireError};
 use super::{CONNECTION_WINDOW_BYTES, LINK_PATH, Peers, STREAM_WINDOW_BYTES};
@@ -88,14 +88,15 @@ impl Peers {
         // Without it messages would wait for acknowledgements of TCP; the connection works all the same.
         let _ = stream.set_nodelay(true);
         let (close, remote) = (stop.child_token(), stream.peer_addr().ok().map(|address| address.ip()));
+        let taker = Arc::new(OnceLock::new());
         let service = service_fn(|request| {
-            let response = self.clone().answer(request, remote, close.clone());
+            let response = self.clone().answer(request, remote, taker.clone(), close.clone());
             async move { Ok::<_, std::convert::Infallible>(response) }
         });
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(4)
+            .max_concurrent_streams(1)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -103,6 +104,7 @@ impl Peers {
             () = close.cancelled() => {}
             // Whoever reads the lane sees the same and says so.
             _ = connection => {}
+            () = unlinked(&taker) => tracing::debug!("a connection on the peer port came to no link in time"),
         }
         // A lane that waits for the others of its link waits no longer.
         close.cancel();
@@ -112,6 +114,7 @@ impl Peers {
         self: Arc<Self>,
         request: Request<Incoming>,
         remote: Option<IpAddr>,
+        taker: Arc<OnceLock<Taker>>,
         close: CancellationToken,
     ) -> Response<PeerBody> {
         if request.method() != Method::POST || request.uri().path() != LINK_PATH {
@@ -119,7 +122,7 @@ impl Peers {
             *response.status_mut() = StatusCode::NOT_FOUND;
             return response;
         }
-        let (sender, body) = lane();
+        let (sender, body) = lane(taker);
         let reader = FrameReader::new(request.into_body());
         let peers = self.clone();
         self.tasks.spawn(async move {
@@ -163,6 +166,7 @@ impl Peers {
             tokio::time::sleep(FAREWELL).await;
             return Ok(None);
         };
+        reader.trust();
         let lane = preface.lane();
         let hello = if lane == Lane::Heartbeat { Some(codec::decode_hello(hello)?) } else { None };
         let whole = self.gathering.lock().add(preface.link, LaneEnds { lane, reader, sender }, hello);
@@ -181,6 +185,15 @@ impl Peers {
         };
         // What was wrong is in the log already, and told to the other end.
         let _ = link.run(&self.driver, hello, None, tell).await;
+    }
+}
+
+/// Waits until a connection has had its time and is part of no link: whoever sends nothing, or one lane of three, must
+/// not hold a place that peers need.
+async fn unlinked(taker: &OnceLock<Taker>) {
+    tokio::time::sleep(HANDSHAKE_MAX).await;
+    if taker.get().is_some() {
+        std::future::pending().await
     }
 }
 

@@ -182,7 +182,7 @@ impl Peers {
         let connected = tokio::time::timeout(CONNECT_MAX, self.connect(address)).await;
         let stream = connected.map_err(|_| DialError::Timeout)?.map_err(DialError::Connect)?;
         stream.set_nodelay(true).map_err(DialError::Connect)?;
-        let (sender, body) = lane();
+        let (sender, body) = lane(Arc::default());
         // Closed with everything else when the handshake fails half-way.
         let guard = sender.close.clone().drop_guard();
         let mut requests = handshake(stream, sender.close.clone()).await?;
@@ -199,6 +199,7 @@ impl Peers {
         let mut reader = FrameReader::new(response.into_body());
         let answer = reader.next().await?;
         let answer = preface.check_answer(secret, &answer)?.ok_or(DialError::Secret)?;
+        reader.trust();
         let hello = (lane_kind == Lane::Heartbeat).then_some(hello);
         let _ = sender.handshake.try_send(preface.prove(secret, &answer, hello));
         guard.disarm();

@@ -86,11 +86,11 @@ pub(super) struct LaneSender {
     pub(super) close: CancellationToken,
 }
 
-/// Makes a lane: what is sent comes out of the body.
-pub(super) fn lane() -> (LaneSender, LaneBody) {
+/// Makes a lane: what is sent comes out of the body. `taker` is set when its link is greeted.
+pub(super) fn lane(taker: Arc<OnceLock<Taker>>) -> (LaneSender, LaneBody) {
     let (handshake, handshake_receiver) = mpsc::channel(2);
     let (messages, receiver) = mpsc::channel(LANE_MESSAGES_MAX);
-    let (taker, close) = (Arc::new(OnceLock::new()), CancellationToken::new());
+    let close = CancellationToken::new();
     let closed = Box::pin(close.clone().cancelled_owned());
     let handshake_receiver = Some(handshake_receiver);
     let body = LaneBody {

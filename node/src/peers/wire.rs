@@ -5,10 +5,13 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 /// Bytes of a frame, at most: a delta page with one record of the largest size, and room.
-pub(super) const FRAME_BYTES_MAX: usize = 64 << 20;
+const FRAME_BYTES_MAX: usize = 64 << 20;
+/// The same before the other end has proved the secret: a hello, which names every member and table, and room. Whoever
+/// can reach the port could make this node hold so much.
+const STRANGER_FRAME_BYTES_MAX: usize = 64 << 10;
 
 /// What can go wrong while frames are read.
 #[derive(Debug, thiserror::Error)]
@@ -17,8 +20,13 @@ pub(super) enum WireError {
     #[error("the peer closed the connection")]
     Closed,
     /// A frame is longer than any we would send.
-    #[error("the peer sent a frame of {0} bytes, more than {FRAME_BYTES_MAX}")]
-    Oversized(usize),
+    #[error("the peer sent a frame of {bytes} bytes, more than {bytes_max}")]
+    Oversized {
+        /// Its length.
+        bytes: usize,
+        /// The longest that is taken.
+        bytes_max: usize,
+    },
     /// The connection broke.
     #[error("failed to read from the peer")]
     Read(#[source] hyper::Error),
@@ -32,14 +40,21 @@ pub(super) enum WireError {
 
 /// Frames of one body.
 #[derive(Debug)]
-pub(super) struct FrameReader {
-    body: Incoming,
+pub(super) struct FrameReader<B = Incoming> {
+    body: B,
     buffer: BytesMut,
+    frame_bytes_max: usize,
 }
 
-impl FrameReader {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { body, buffer: BytesMut::new() }
+impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> FrameReader<B> {
+    /// A reader of what a stranger sends.
+    pub(super) fn new(body: B) -> Self {
+        Self { body, buffer: BytesMut::new(), frame_bytes_max: STRANGER_FRAME_BYTES_MAX }
+    }
+
+    /// The other end has proved the secret: from here on frames may be as long as a peer's.
+    pub(super) fn trust(&mut self) {
+        self.frame_bytes_max = FRAME_BYTES_MAX;
     }
 
     /// The next frame. Cancel safety: safe, what was read stays in the buffer.
@@ -47,8 +62,8 @@ impl FrameReader {
         loop {
             if let Some(length) = self.buffer.first_chunk::<4>() {
                 let length = u32::from_be_bytes(*length) as usize;
-                if length > FRAME_BYTES_MAX {
-                    return Err(WireError::Oversized(length));
+                if length > self.frame_bytes_max {
+                    return Err(WireError::Oversized { bytes: length, bytes_max: self.frame_bytes_max });
                 }
                 if self.buffer.len() >= 4 + length {
                     self.buffer.advance(4);
@@ -71,4 +86,40 @@ pub(super) fn put_frame(buffer: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) 
     // A longer one is refused by the peer, by name.
     let length = u32::try_from(buffer.len() - start - 4).unwrap_or(u32::MAX);
     buffer[start..start + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    fn reader(frames: &[usize]) -> FrameReader<impl Body<Data = Bytes, Error = hyper::Error> + Unpin> {
+        let mut buffer = Vec::new();
+        for bytes in frames {
+            put_frame(&mut buffer, |buffer| buffer.resize(buffer.len() + bytes, 7));
+        }
+        FrameReader::new(Full::new(Bytes::from(buffer)).map_err(|never| match never {}))
+    }
+
+    #[tokio::test]
+    async fn a_stranger_sends_short_frames_and_a_peer_long_ones() {
+        let mut reader = reader(&[3, STRANGER_FRAME_BYTES_MAX, STRANGER_FRAME_BYTES_MAX + 1, 4]);
+        assert_eq!(reader.next().await.expect("short").len(), 3);
+        assert_eq!(reader.next().await.expect("as long as may be").len(), STRANGER_FRAME_BYTES_MAX);
+        let error = reader.next().await.expect_err("too long").to_string();
+        assert!(error.contains("65537") && error.contains("65536"), "{error}");
+        reader.trust();
+        assert_eq!(reader.next().await.expect("a peer's").len(), STRANGER_FRAME_BYTES_MAX + 1);
+        assert_eq!(reader.next().await.expect("the next").len(), 4);
+        assert!(matches!(reader.next().await, Err(WireError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_peers_frames_have_a_bound_too() {
+        let body = Full::new(Bytes::from_static(&[0xff; 8])).map_err(|never| match never {});
+        let mut reader = FrameReader::new(body);
+        reader.trust();
+        assert!(matches!(reader.next().await, Err(WireError::Oversized { .. })));
+    }
 }

@@ -1,4 +1,4 @@
-//! Frames: what one group commit appends.
+//! Frames: what a group commit appends, one, or several when it is large.
 //!
 //! Shape: format (1 byte), XXH3-64 of the number and the entries (8 bytes, big endian), entries. An entry is a tag (1
 //! byte), a length (4 bytes, big endian), and that many bytes. XXH3 finds the accidents of disks; nobody forges frames
@@ -6,7 +6,7 @@
 
 use mneme_replica::codec;
 use mneme_replica::effect::PersistItem;
-use mneme_replica::record::{Row, Write};
+use mneme_replica::record::{Row, Write, row_bytes};
 use mneme_replica::version_vector::VersionVector;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -14,6 +14,14 @@ use xxhash_rust::xxh3::Xxh3;
 const FORMAT: u8 = 1;
 /// Bytes before the entries.
 const HEAD_BYTES: usize = 9;
+
+/// Bytes from which a frame takes no further entry.
+///
+/// Far below what SQLite takes as one value (10^9), and little for compaction to read and rewrite at once; what a delta
+/// brings to an empty node is as large as its memory.
+pub const FRAME_BYTES: usize = 1 << 20;
+/// Bytes of rows from which an entry takes no further one. A write is one entry, whatever its size: it is never split.
+const ROWS_BYTES: usize = 256 << 10;
 
 const WRITE: u8 = 1;
 const ROWS: u8 = 2;
@@ -57,18 +65,31 @@ impl Default for FrameBuilder {
 }
 
 impl FrameBuilder {
-    /// Adds an entry of the replica.
-    pub fn push(&mut self, item: &PersistItem) {
-        match item {
-            PersistItem::Write(write) => self.entry(WRITE, |body| body.extend_from_slice(write.encoded())),
-            PersistItem::Rows(rows) => self.push_rows(rows),
-            PersistItem::Vector(vector) => self.push_vector(vector),
+    /// Frames of states that claim nothing; at least one, so that something can follow them.
+    pub fn of_rows(rows: &[Row]) -> Vec<Self> {
+        let mut parts = pieces(rows).map(Part::Rows);
+        let mut builders: Vec<Self> = std::iter::from_fn(|| Self::fill(&mut parts)).collect();
+        if builders.is_empty() {
+            builders.push(Self::default());
         }
+        builders
     }
 
-    /// Adds states that claim nothing.
-    pub fn push_rows(&mut self, rows: &[Row]) {
-        self.entry(ROWS, |body| codec::encode_rows(rows, body));
+    /// Takes parts until the frame is full; `None` when there are none left.
+    fn fill<'a>(parts: &mut impl Iterator<Item = Part<'a>>) -> Option<Self> {
+        let mut builder = Self::default();
+        while builder.bytes() < FRAME_BYTES
+            && let Some(part) = parts.next()
+        {
+            match part {
+                Part::Write(write) => {
+                    builder.entry(WRITE, |body| body.extend_from_slice(write.encoded()));
+                }
+                Part::Rows(rows) => builder.entry(ROWS, |body| codec::encode_rows(rows, body)),
+                Part::Vector(vector) => builder.push_vector(vector),
+            }
+        }
+        (!builder.is_empty()).then_some(builder)
     }
 
     /// Adds what the entries so far amount to.
@@ -87,7 +108,7 @@ impl FrameBuilder {
         self.body.extend_from_slice(&[0; 4]);
         write(&mut self.body);
         let length = self.body.len() - length_at - 4;
-        let length = u32::try_from(length).expect("a frame is filled to a few MiB, an entry to a batch");
+        let length = u32::try_from(length).expect("an entry is some rows, or a write that came in a message");
         self.body[length_at..length_at + 4].copy_from_slice(&length.to_be_bytes());
     }
 
@@ -106,6 +127,82 @@ impl FrameBuilder {
         let sum = checksum(id, &self.body[HEAD_BYTES..]);
         self.body[1..HEAD_BYTES].copy_from_slice(&sum.to_be_bytes());
         super::StoredFrame { id, body: self.body }
+    }
+}
+
+/// What becomes one entry.
+#[derive(Debug)]
+enum Part<'a> {
+    Write(&'a Write),
+    Rows(&'a [Row]),
+    Vector(&'a VersionVector),
+}
+
+/// Rows in pieces of about [`ROWS_BYTES`].
+fn pieces(mut rest: &[Row]) -> impl Iterator<Item = &[Row]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = rest.iter().take_while(|row| {
+            let has_room = bytes < ROWS_BYTES;
+            bytes += row_bytes(row);
+            has_room
+        });
+        let (piece, tail) = rest.split_at(fitting.count());
+        rest = tail;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// The frames of one transaction, in order: entries of the replica over as many as they need, then what compaction
+/// adds.
+///
+/// Made one at a time, as they are written: what a delta brought to an empty node is not in memory a second time.
+#[derive(Debug)]
+pub struct Frames<'a> {
+    parts: std::vec::IntoIter<Part<'a>>,
+    compacted: std::vec::IntoIter<FrameBuilder>,
+    next: u64,
+    bytes: usize,
+}
+
+impl<'a> Frames<'a> {
+    /// Frames from number `next` on.
+    pub fn new(
+        items: impl Iterator<Item = &'a PersistItem>,
+        compacted: Vec<FrameBuilder>,
+        next: u64,
+    ) -> Self {
+        let mut parts = Vec::new();
+        for item in items {
+            match item {
+                PersistItem::Write(write) => parts.push(Part::Write(write)),
+                PersistItem::Rows(rows) => parts.extend(pieces(rows).map(Part::Rows)),
+                PersistItem::Vector(vector) => parts.push(Part::Vector(vector)),
+            }
+        }
+        Self { parts: parts.into_iter(), compacted: compacted.into_iter(), next, bytes: 0 }
+    }
+
+    /// Number of the next frame.
+    pub fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    /// Bytes of the frames so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Iterator for Frames<'_> {
+    type Item = super::StoredFrame;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let builder = FrameBuilder::fill(&mut self.parts).or_else(|| self.compacted.next())?;
+        let frame = builder.finish(self.next);
+        self.next += 1;
+        self.bytes += frame.body.len();
+        Some(frame)
     }
 }
 

@@ -47,7 +47,12 @@ impl Storage for MemoryStorage {
         Ok(frames.map(|(id, body)| StoredFrame { id: *id, body: body.clone() }).collect())
     }
 
-    async fn append(&mut self, frames: Vec<StoredFrame>, first: Option<u64>) -> Result<(), StorageError> {
+    async fn append(
+        &mut self,
+        frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,
+        first: Option<u64>,
+    ) -> Result<(), StorageError> {
+        let frames: Vec<StoredFrame> = frames.into_iter().collect();
         let added: usize = frames.iter().map(|frame| frame.body.len()).sum();
         if self.capacity_bytes.is_some_and(|capacity| self.bytes() + added > capacity) {
             return Err(StorageError::Full);

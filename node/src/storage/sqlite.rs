@@ -28,6 +28,9 @@ pub const VERSION_MIN: &str = "3.51.3";
 const APPLICATION_ID: i64 = 0x4d6e_656d;
 /// Pages given back to the volume in one slice.
 const SHRINK_PAGES: i64 = 1_024;
+/// Frames that SQLite's thread reads ahead of whoever asked: enough to hide the way between the two, and few, because a
+/// slice of compaction uses no more than one large frame.
+const READ_AHEAD_FRAMES: usize = 16;
 /// Free bytes that are kept: the next compaction needs them again.
 const FREE_BYTES_KEPT: u64 = 32 << 20;
 
@@ -116,6 +119,7 @@ impl SqliteStorage {
             })
             .busy_timeout(Duration::from_secs(1))
             .thread_name(|_| "mneme-sqlite".to_owned())
+            .row_buffer_size(READ_AHEAD_FRAMES)
             .disable_statement_logging();
         if let Some(pages) = options.pages_max {
             connect = connect.pragma("max_page_count", pages.to_string());
@@ -124,10 +128,19 @@ impl SqliteStorage {
         if pragma(&mut connection, "SELECT count(*) FROM sqlite_schema").await? == 0 {
             create(&mut connection).await?;
         }
+        check_version(&mut connection, &file).await?;
         if pragma(&mut connection, "PRAGMA application_id").await? != APPLICATION_ID {
             return Err(StorageError::Corrupt { what: "it is not a file of Mneme".to_owned() });
         }
         Ok(Self { connection })
+    }
+
+    /// Changes the room that there is.
+    #[cfg(test)]
+    pub(super) async fn set_pages_max(&mut self, pages: usize) -> Result<(), StorageError> {
+        let statement = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::query(statement).fetch_one(&mut self.connection).await.map_err(failed("limit the file"))?;
+        Ok(())
     }
 
     async fn put(&mut self, name: &'static str, content: &[u8]) -> Result<(), StorageError> {
@@ -166,14 +179,36 @@ fn checksum(name: &str, content: &[u8]) -> u64 {
     sum.digest()
 }
 
-/// Looks at the version without changing anything: opening for writing would switch the journal.
+/// Path of what SQLite keeps beside the file under this suffix.
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// Looks at the version without changing a byte: opened for writing, the file would take in its log when it is closed.
 async fn refuse_newer(file: &Path) -> Result<(), StorageError> {
-    let options = SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(1));
-    let options = options.disable_statement_logging();
+    if beside(file, "-journal").exists() {
+        // The first start was cut short, before there was a log. Only opening for writing undoes that.
+        return Ok(());
+    }
+    // A reader makes the log and its index where there is none; nobody else is here, so they are its own.
+    let made = ["-wal", "-shm"].map(|suffix| beside(file, suffix));
+    let made: Vec<PathBuf> = made.into_iter().filter(|path| !path.exists()).collect();
+    let options = SqliteConnectOptions::new().filename(file).read_only(true);
+    let options = options.busy_timeout(Duration::from_secs(1)).disable_statement_logging();
     let mut connection = options.connect().await.map_err(failed("open the file"))?;
-    let found = pragma(&mut connection, "PRAGMA user_version").await?;
-    let application = pragma(&mut connection, "PRAGMA application_id").await?;
+    let checked = check_version(&mut connection, file).await;
     connection.close().await.map_err(failed("close the file"))?;
+    for path in made.into_iter().filter(|path| path.exists()) {
+        std::fs::remove_file(&path).map_err(|source| StorageError::Io { action: "remove", path, source })?;
+    }
+    checked
+}
+
+async fn check_version(connection: &mut SqliteConnection, file: &Path) -> Result<(), StorageError> {
+    let found = pragma(connection, "PRAGMA user_version").await?;
+    let application = pragma(connection, "PRAGMA application_id").await?;
     if application == APPLICATION_ID && found > SCHEMA_VERSION {
         return Err(StorageError::Newer { file: file.to_owned(), found, known: SCHEMA_VERSION });
     }
@@ -251,20 +286,26 @@ impl Storage for SqliteStorage {
         Ok(frames)
     }
 
-    async fn append(&mut self, mut frames: Vec<StoredFrame>, first: Option<u64>) -> Result<(), StorageError> {
+    async fn append(
+        &mut self,
+        frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,
+        first: Option<u64>,
+    ) -> Result<(), StorageError> {
         let insert = |frame: StoredFrame| {
             sqlx::query("INSERT INTO frames (id, body) VALUES (?, ?)")
                 .bind(as_integer(frame.id))
                 .bind(frame.body)
         };
-        if first.is_none() && frames.len() == 1 {
-            for frame in frames.drain(..) {
+        let mut frames = frames.into_iter();
+        let (one, another) = (frames.next(), frames.next());
+        if first.is_none() && another.is_none() {
+            if let Some(frame) = one {
                 insert(frame).execute(&mut self.connection).await.map_err(failed("append to the file"))?;
             }
             return Ok(());
         }
         let mut transaction = self.connection.begin().await.map_err(failed("append to the file"))?;
-        for frame in frames {
+        for frame in one.into_iter().chain(another).chain(frames) {
             insert(frame).execute(&mut *transaction).await.map_err(failed("append to the file"))?;
         }
         if let Some(first) = first {
@@ -297,5 +338,30 @@ impl Storage for SqliteStorage {
 
     async fn close(self) -> Result<(), StorageError> {
         self.connection.close().await.map_err(failed("close the file"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What SQLite calls it: in the log after every commit, or at checkpoints alone.
+    const FULL: i64 = 2;
+    const NORMAL: i64 = 1;
+
+    async fn synchronous(durability: Durability) -> i64 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options { durability, ..Options::default() };
+        let mut storage = SqliteStorage::open(directory.path(), &options).await.expect("a new file");
+        let log = sqlx::query("PRAGMA journal_mode").fetch_one(&mut storage.connection).await;
+        assert_eq!(log.expect("an answer").get::<String, _>(0), "wal");
+        pragma(&mut storage.connection, "PRAGMA synchronous").await.expect("an answer")
+    }
+
+    #[tokio::test]
+    async fn a_commit_waits_for_the_disk_only_where_that_was_asked_for() {
+        assert_eq!(synchronous(Durability::Fsync).await, FULL);
+        assert_eq!(synchronous(Durability::Commit).await, NORMAL);
+        assert_eq!(synchronous(Options::default().durability).await, FULL);
     }
 }

@@ -1,7 +1,10 @@
 //! Both storages under one suite; then what only a file can suffer; then the writer.
 
-use std::collections::HashMap;
-use std::path::Path;
+mod full;
+mod large;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mneme_api::{Key, TableConfig, TableKind, TableName};
@@ -102,16 +105,73 @@ async fn execute(directory: &Path, statement: &'static str) {
     connection.close().await.expect("closable");
 }
 
+/// Every file in a directory, byte for byte.
+fn snapshot(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
+    entries.map(|entry| (entry.path(), std::fs::read(entry.path()).expect("a file"))).collect()
+}
+
+async fn assert_newer_is_left_untouched(directory: &Path) {
+    let before = snapshot(directory);
+    let error = SqliteStorage::open(directory, &Options::default()).await.expect_err("newer");
+    assert!(matches!(error, StorageError::Newer { found: 2, .. }), "{error}");
+    assert!(error.to_string().contains("mneme.db"), "{error}");
+    let after = snapshot(directory);
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    assert!(before == after, "a byte was changed");
+}
+
 #[tokio::test]
 async fn a_newer_file_is_refused_by_name_and_left_untouched() {
     let directory = tempfile::tempdir().expect("a directory");
     open(directory.path()).await.close().await.expect("closable");
     execute(directory.path(), "PRAGMA user_version = 2").await;
-    let before = std::fs::read(sqlite::file_in(directory.path())).expect("a file");
-    let error = SqliteStorage::open(directory.path(), &Options::default()).await.expect_err("newer");
-    assert!(matches!(error, StorageError::Newer { found: 2, .. }), "{error}");
-    assert!(error.to_string().contains("mneme.db"), "{error}");
-    assert_eq!(std::fs::read(sqlite::file_in(directory.path())).expect("a file"), before);
+    assert_newer_is_left_untouched(directory.path()).await;
+}
+
+#[tokio::test]
+async fn a_newer_file_of_a_killed_process_is_left_untouched_with_its_log() {
+    use sqlx::{ConnectOptions, Connection};
+    let directory = tempfile::tempdir().expect("a directory");
+    open(directory.path()).await.close().await.expect("closable");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(sqlite::file_in(directory.path()));
+    let mut connection = options.connect().await.expect("a file");
+    // In the log alone: it goes into the file when the connection is closed.
+    sqlx::query("PRAGMA user_version = 2").execute(&mut connection).await.expect("a statement");
+    let killed = tempfile::tempdir().expect("a directory");
+    for suffix in ["", "-wal"] {
+        let name = format!("{}{suffix}", sqlite::FILE_NAME);
+        std::fs::copy(directory.path().join(&name), killed.path().join(&name)).expect("a file");
+    }
+    connection.close().await.expect("closable");
+    assert!(std::fs::metadata(killed.path().join("mneme.db-wal")).expect("a log").len() > 0);
+    assert_newer_is_left_untouched(killed.path()).await;
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_cut_short_is_begun_again() {
+    use sqlx::{ConnectOptions, Connection};
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(sqlite::file_in(directory.path()));
+    let mut connection = options.create_if_missing(true).connect().await.expect("a file");
+    // Enough that some of it is in the file before the transaction ends.
+    for statement in [
+        "PRAGMA cache_size = 2",
+        "BEGIN",
+        "CREATE TABLE half (x)",
+        "INSERT INTO half SELECT randomblob(3000) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i FROM n)",
+    ] {
+        sqlx::query(statement).execute(&mut connection).await.expect("a statement");
+    }
+    let killed = tempfile::tempdir().expect("a directory");
+    for suffix in ["", "-journal"] {
+        let name = format!("{}{suffix}", sqlite::FILE_NAME);
+        std::fs::copy(directory.path().join(&name), killed.path().join(&name)).expect("a file");
+    }
+    connection.close().await.expect("closable");
+    assert!(std::fs::metadata(sqlite::file_in(killed.path())).expect("a file").len() > 0);
+    let mut storage = open(killed.path()).await;
+    assert!(ids(&mut storage, 0, usize::MAX).await.is_empty());
 }
 
 #[tokio::test]
@@ -335,36 +395,6 @@ async fn what_was_written_comes_back_and_compaction_drops_only_what_is_supersede
     assert!(again.stored.bytes <= 41 << 20, "{}", again.stored.bytes);
 }
 
-#[tokio::test]
-async fn a_file_that_fell_behind_a_full_volume_is_caught_up_from_memory() {
-    let recovered = recovery::load(MemoryStorage::default(), wall_clock::sample(), settings, || 5).await;
-    let recovered = recovered.expect("a new storage");
-    let bench = Bench::new(recovered.replica, 1 << 20);
-    bench.put("sessions", "early", b"v");
-    let mut storage = recovered.storage;
-    storage.capacity_bytes = Some(10_000);
-    let writer = Writer::new(storage, recovered.stored, bench.queue.clone(), bench.clone());
-    let running = tokio::spawn(writer.run());
-    let is_done = async |what: &str, condition: &dyn Fn() -> bool| {
-        let wait = async {
-            while !condition() {
-                bench.step(Event::Tick);
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect(what);
-    };
-    is_done("the first is written", &|| *bench.through.lock() > 0).await;
-    bench.put("sessions", "large", &vec![1; 20_000]);
-    is_done("the volume is full", &|| *bench.failures.lock() >= 2).await;
-    let status = bench.replica.lock().status();
-    assert_eq!(status.state, mneme_replica::status::NodeState::ReadOnly);
-    // Deleting would be refused too: nothing is taken while the file is behind.
-    bench.apply("sessions", "early", Action::Delete);
-    assert!(matches!(read(&bench.replica.lock(), "sessions", "early"), Lookup::Found(_)));
-    running.abort();
-}
-
 /// Writes some records, stops, and lets `damage` loose on the file.
 async fn damaged(damage: impl FnOnce(&Path)) -> (tempfile::TempDir, Recovered<SqliteStorage>) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -426,7 +456,7 @@ async fn a_missing_frame_is_found() {
 #[test]
 fn a_frame_is_good_only_whole_and_in_its_place() {
     let mut builder = FrameBuilder::default();
-    builder.push(&PersistItem::Vector(Default::default()));
+    builder.push_vector(&Default::default());
     builder.push_first(3);
     let good = builder.finish(9);
     assert_eq!(frame::decode(9, &good.body).expect("as written").len(), 2);

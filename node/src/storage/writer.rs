@@ -1,7 +1,7 @@
 //! The writer: the one task that owns the file. Group commit, then compaction in slices.
 //!
-//! What waits goes together: while one commit is under way the next gathers. A write is one entry of one frame, so it is
-//! never split between transactions.
+//! What waits goes together: while one commit is under way the next gathers. An entry is never split between
+//! transactions, however many frames it needs; a write is not even split between frames.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use mneme_api::TableName;
 use mneme_replica::effect::{Meta, PersistItem};
 use mneme_replica::record::{Row, row_bytes};
 use mneme_replica::table::Table;
+use mneme_replica::version_vector::VersionVector;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::frame::{self, Entry, FrameBuilder};
+use super::frame::{self, Entry, FrameBuilder, Frames};
 use super::recovery::Stored;
 use super::{FileSize, Storage, StorageError, StoredFrame};
 
@@ -253,30 +254,17 @@ impl<S: Storage> Writer<S> {
             return Ok(());
         }
         let started = Instant::now();
-        let (mut vector, mut frames) = (self.stored.vector.clone(), Vec::new());
-        let mut next = self.stored.next;
-        let mut append = |builder: FrameBuilder| {
-            frames.push(builder.finish(next));
-            next += 1;
-        };
-        if !items.is_empty() {
-            let mut builder = FrameBuilder::default();
-            for (_, item) in &items {
-                builder.push(item);
-                item.claim(&mut vector, unix_ms());
-            }
-            append(builder);
+        let mut vector = self.stored.vector.clone();
+        for (_, item) in &items {
+            item.claim(&mut vector, unix_ms());
         }
         let first = compacted.as_ref().map(|compacted| compacted.first);
         let freed_bytes = compacted.as_ref().map_or(0, |compacted| compacted.freed_bytes);
-        if let Some(compacted) = compacted {
-            let mut builder = compacted.rows;
-            builder.push_vector(&vector);
-            builder.push_first(compacted.first);
-            append(builder);
-        }
-        let added_bytes: usize = frames.iter().map(|frame| frame.body.len()).sum();
-        match self.storage.append(frames, first).await {
+        let compacted = compacted.map_or_else(Vec::new, |compacted| compacted.finish(&vector));
+        let mut frames = Frames::new(items.iter().map(|(_, item)| item), compacted, self.stored.next);
+        let appended = self.storage.append(&mut frames, first).await;
+        let (next, added_bytes) = (frames.next_number(), frames.bytes());
+        match appended {
             Ok(()) => {}
             Err(StorageError::Full) if first.is_some() => {
                 // No room to make room: not before the file has grown again. What waits may still fit.
@@ -353,8 +341,7 @@ impl<S: Storage> Writer<S> {
             return Ok(());
         };
         let tables = self.owner.tables();
-        let (mut rows, mut freed_bytes) = (FrameBuilder::default(), 0);
-        let mut current = Vec::new();
+        let (mut current, mut freed_bytes) = (Vec::new(), 0);
         for frame in &frames {
             freed_bytes += frame.body.len() as u64;
             let still =
@@ -368,8 +355,8 @@ impl<S: Storage> Writer<S> {
                 }
             }
         }
-        rows.push_rows(&current);
-        self.compaction.rewritten_bytes += rows.bytes() as u64;
+        let rows = FrameBuilder::of_rows(&current);
+        self.compaction.rewritten_bytes += rows.iter().map(|rows| rows.bytes() as u64).sum::<u64>();
         self.owner.barrier();
         let items = self.queue.take(usize::MAX);
         self.commit(items, Some(Compacted { rows, first: last + 1, freed_bytes })).await?;
@@ -396,10 +383,21 @@ impl<S: Storage> Writer<S> {
 
 /// What a slice of compaction adds to a transaction.
 struct Compacted {
-    rows: FrameBuilder,
+    rows: Vec<FrameBuilder>,
     /// The oldest frame that stays.
     first: u64,
     freed_bytes: u64,
+}
+
+impl Compacted {
+    /// The last of its frames says what all that came before amounts to.
+    fn finish(mut self, vector: &VersionVector) -> Vec<FrameBuilder> {
+        if let Some(last) = self.rows.last_mut() {
+            last.push_vector(vector);
+            last.push_first(self.first);
+        }
+        self.rows
+    }
 }
 
 /// Wall clock for the vector's "last heard of": refreshed at every start, so it need not be exact.

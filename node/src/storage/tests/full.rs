@@ -1,0 +1,150 @@
+//! Both storages on a volume that fills and is given room again.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mneme_replica::status::NodeState;
+
+use super::*;
+
+/// Room that a first record has, and a large one has not.
+const SMALL_BYTES: usize = 150_000;
+/// Room for everything.
+const ROOMY_BYTES: usize = 100 << 20;
+const LARGE_BYTES: usize = 200_000;
+
+/// A storage whose room can be changed.
+trait Resize: Storage {
+    fn resize(&mut self, bytes: usize) -> impl Future<Output = ()> + Send;
+}
+
+impl Resize for MemoryStorage {
+    async fn resize(&mut self, bytes: usize) {
+        self.capacity_bytes = Some(bytes);
+    }
+}
+
+impl Resize for SqliteStorage {
+    async fn resize(&mut self, bytes: usize) {
+        self.set_pages_max(bytes / 4_096).await.expect("a statement");
+    }
+}
+
+/// A storage on a volume whose room a test changes while the writer owns it, and that is left when it is closed.
+struct OnVolume<S> {
+    storage: S,
+    bytes: Arc<AtomicUsize>,
+    left: Arc<Mutex<Option<S>>>,
+}
+
+impl<S: Resize> Storage for OnVolume<S> {
+    async fn identity(&mut self) -> Result<Identity, StorageError> {
+        self.storage.identity().await
+    }
+
+    async fn put_node(&mut self, node: NodeId) -> Result<(), StorageError> {
+        self.storage.put_node(node).await
+    }
+
+    async fn put_meta(&mut self, meta: &Meta) -> Result<(), StorageError> {
+        self.storage.put_meta(meta).await
+    }
+
+    async fn frames(&mut self, after: u64, bytes: usize) -> Result<Vec<StoredFrame>, StorageError> {
+        self.storage.frames(after, bytes).await
+    }
+
+    async fn append(
+        &mut self,
+        frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,
+        first: Option<u64>,
+    ) -> Result<(), StorageError> {
+        self.storage.resize(self.bytes.load(Ordering::Relaxed)).await;
+        self.storage.append(frames, first).await
+    }
+
+    async fn size(&mut self) -> Result<FileSize, StorageError> {
+        self.storage.size().await
+    }
+
+    async fn shrink(&mut self) -> Result<bool, StorageError> {
+        self.storage.shrink().await
+    }
+
+    async fn close(self) -> Result<(), StorageError> {
+        *self.left.lock() = Some(self.storage);
+        Ok(())
+    }
+}
+
+/// Ticks until `condition` holds.
+async fn tick_until(bench: &Bench, what: &str, condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            bench.step(Event::Tick);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect(what);
+}
+
+/// Fills the volume, gives it room, and answers the replica and what it left.
+async fn check_full_volume<S: Resize>(storage: S) -> (Arc<Bench>, S) {
+    let loaded = recovery::load(storage, wall_clock::sample(), settings, rand::random::<u64>).await;
+    let loaded = loaded.expect("a new storage");
+    let bench = Bench::new(loaded.replica, u64::MAX / 4);
+    let (bytes, left) = (Arc::new(AtomicUsize::new(SMALL_BYTES)), Arc::new(Mutex::new(None)));
+    let storage = OnVolume { storage: loaded.storage, bytes: bytes.clone(), left: left.clone() };
+    let writer = Writer::new(storage, loaded.stored, bench.queue.clone(), bench.clone());
+    let is_written = || *bench.through.lock() == bench.replica.lock().persist_number();
+    let state = || bench.replica.lock().status().state;
+    let using = async {
+        bench.put("sessions", "early", b"v");
+        tick_until(&bench, "the first is written", is_written).await;
+        for number in 0..3 {
+            bench.put("sessions", &format!("large/{number}"), &[number; LARGE_BYTES]);
+        }
+        // The second failure is of what memory has and the file lacks.
+        tick_until(&bench, "the volume is full", || *bench.failures.lock() >= 2).await;
+        assert_eq!(state(), NodeState::ReadOnly);
+        // Nothing is taken while the file is behind.
+        bench.apply("sessions", "early", Action::Delete);
+        assert!(matches!(read(&bench.replica.lock(), "sessions", "early"), Lookup::Found(_)));
+
+        bytes.store(ROOMY_BYTES, Ordering::Relaxed);
+        tick_until(&bench, "the volume has room", || state() == NodeState::Ready).await;
+        bench.put("sessions", "late", b"v");
+        bench.apply("sessions", "early", Action::Delete);
+        tick_until(&bench, "the last is written", is_written).await;
+        bench.queue.close();
+    };
+    let (written, ()) = tokio::join!(writer.run(), using);
+    written.expect("a full volume is no error");
+    let left = left.lock().take().expect("it was closed");
+    (bench, left)
+}
+
+#[track_caller]
+fn assert_whole<S>(again: &Recovered<S>, bench: &Bench) {
+    for number in 0..3 {
+        assert_value(&again.replica, "sessions", &format!("large/{number}"), &[number; LARGE_BYTES]);
+    }
+    assert_value(&again.replica, "sessions", "late", b"v");
+    assert!(matches!(read(&again.replica, "sessions", "early"), Lookup::Gone { .. }));
+    assert!(again.stored.vector.agrees_with(&bench.replica.lock().vector()), "{:?}", again.stored.vector);
+}
+
+#[tokio::test]
+async fn in_memory_a_full_volume_that_gets_room_is_caught_up() {
+    let (bench, storage) = check_full_volume(MemoryStorage::default()).await;
+    let again = recovery::load(storage, wall_clock::sample(), settings, rand::random::<u64>).await;
+    assert_whole(&again.expect("a good storage"), &bench);
+}
+
+#[tokio::test]
+async fn in_sqlite_a_full_volume_that_gets_room_is_caught_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (bench, storage) = check_full_volume(open(directory.path()).await).await;
+    storage.close().await.expect("closable");
+    assert_whole(&recover(directory.path()).await.expect("a good file"), &bench);
+}
