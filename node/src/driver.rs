@@ -184,8 +184,23 @@ impl Driver {
                 () = self.work_left.notified() => Event::Resume,
             };
             self.step(event);
+            self.give_up_on_disk();
             // Long work goes on in slices, with everybody else in between.
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// A disk that does not answer must not hold up the cluster: peers' writes would wait here, and every write of
+    /// everybody with them. What waits for it is given up, as on a full volume, and memory brings the file up to date.
+    fn give_up_on_disk(&self) {
+        if !self.queue.is_overfull() {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        if inner.replica.is_commit_stalled() {
+            tracing::error!("the disk does not keep up: this node takes no writes of clients until it does");
+            self.step_locked(&mut inner, Event::PersistFailed { through: 0 });
+            self.queue.give_up(inner.replica.persist_number());
         }
     }
 

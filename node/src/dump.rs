@@ -117,7 +117,7 @@ async fn load(directory: &Path) -> Result<(Replica, u64), DumpError> {
         join_timeout_ms: 0,
     };
     let mut recovery = Replica::recover(settings, sample);
-    let stored = recovery::read(&mut storage, sample.wall_ms, |row| recovery.load(row)).await?;
+    let stored = recovery::read(&mut storage, |row| recovery.load(row)).await?;
     storage.close().await?;
     Ok((recovery.finish(identity.meta, stored.vector), sample.wall_ms))
 }

@@ -353,6 +353,12 @@ impl Replica {
         self.persist_number
     }
 
+    /// Whether the storage has answered nothing for so long that this node leaves the durable count.
+    pub fn is_commit_stalled(&self) -> bool {
+        let waits_ms = self.persist_waits_since_boot_ms.map_or(0, |since| self.boot_ms.saturating_sub(since));
+        waits_ms >= limits::COMMIT_STALLED_MS
+    }
+
     fn is_read_only(&self) -> bool {
         self.full_volume.is_some()
     }

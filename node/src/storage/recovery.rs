@@ -91,7 +91,7 @@ pub async fn recover(
     }
 }
 
-/// Loads a replica from an open storage.
+/// Loads a replica from an open storage, which is closed when that fails.
 ///
 /// # Errors
 ///
@@ -100,8 +100,25 @@ pub async fn load<S: Storage>(
     mut storage: S,
     sample: ClockSample,
     settings: impl Fn(Origin) -> Settings,
-    mut draw: impl FnMut() -> u64,
+    draw: impl FnMut() -> u64,
 ) -> Result<Recovered<S>, RecoverError> {
+    match try_load(&mut storage, sample, settings, draw).await {
+        Ok((replica, stored)) => Ok(Recovered { replica, storage, stored, set_aside: None }),
+        Err(error) => {
+            // Closed late, SQLite would take away the log of the file that comes in this one's place. How it closes
+            // a damaged file is of no interest.
+            let _ = storage.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn try_load<S: Storage>(
+    storage: &mut S,
+    sample: ClockSample,
+    settings: impl Fn(Origin) -> Settings,
+    mut draw: impl FnMut() -> u64,
+) -> Result<(Replica, Stored), RecoverError> {
     let identity = storage.identity().await?;
     let node = match identity.node {
         Some(node) => node,
@@ -114,9 +131,9 @@ pub async fn load<S: Storage>(
     let settings = settings(Origin { node, epoch: draw() });
     check_kinds(&identity.meta, &settings)?;
     let mut recovery = Replica::recover(settings, sample);
-    let stored = read(&mut storage, sample.wall_ms, |row| recovery.load(row)).await?;
+    let stored = read(storage, |row| recovery.load(row)).await?;
     let replica = recovery.finish(identity.meta, stored.vector.clone());
-    Ok(Recovered { replica, storage, stored, set_aside: None })
+    Ok((replica, stored))
 }
 
 fn check_kinds(meta: &Meta, settings: &Settings) -> Result<(), RecoverError> {
@@ -138,11 +155,7 @@ fn check_kinds(meta: &Meta, settings: &Settings) -> Result<(), RecoverError> {
 /// # Errors
 ///
 /// [`StorageError::Corrupt`] when a frame is damaged or missing.
-pub async fn read<S: Storage>(
-    storage: &mut S,
-    now_ms: u64,
-    mut take: impl FnMut(Row),
-) -> Result<Stored, StorageError> {
+pub async fn read<S: Storage>(storage: &mut S, mut take: impl FnMut(Row)) -> Result<Stored, StorageError> {
     let mut stored = Stored { vector: VersionVector::default(), first: 1, next: 1, bytes: 0 };
     let (mut lowest, mut last) = (None, 0);
     loop {
@@ -161,7 +174,7 @@ pub async fn read<S: Storage>(
                 match entry {
                     Entry::Write(mut write) => {
                         std::mem::take(&mut write.rows).into_iter().for_each(&mut take);
-                        PersistItem::Write(write.into()).claim(&mut stored.vector, now_ms);
+                        PersistItem::Write(write.into()).claim(&mut stored.vector, 0);
                     }
                     Entry::Rows(rows) => rows.into_iter().for_each(&mut take),
                     Entry::Vector(vector) => stored.vector.join(&vector),
@@ -184,12 +197,11 @@ fn put_aside(directory: &Path, now_ms: u64) -> Result<PathBuf, StorageError> {
     for suffix in ["-wal", "-shm", ""] {
         let from = PathBuf::from(format!("{}{suffix}", file.display()));
         let to = PathBuf::from(format!("{}{suffix}", aside.display()));
-        if from.exists() {
-            std::fs::rename(&from, &to).map_err(|source| StorageError::Io {
-                action: "rename",
-                path: from.clone(),
-                source,
-            })?;
+        match std::fs::rename(&from, &to) {
+            // SQLite may have taken its log away meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(StorageError::Io { action: "rename", path: from, source }),
+            Ok(()) => {}
         }
     }
     Ok(aside)

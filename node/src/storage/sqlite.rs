@@ -125,14 +125,15 @@ impl SqliteStorage {
             connect = connect.pragma("max_page_count", pages.to_string());
         }
         let mut connection = connect.connect().await.map_err(failed("open the file"))?;
-        if pragma(&mut connection, "SELECT count(*) FROM sqlite_schema").await? == 0 {
-            create(&mut connection).await?;
+        match prepare(&mut connection, &file).await {
+            Ok(()) => Ok(Self { connection }),
+            Err(error) => {
+                // Left to close by itself it would do so when another file is in this one's place. How a file that is
+                // no good closes is of no interest.
+                let _ = connection.close().await;
+                Err(error)
+            }
         }
-        check_version(&mut connection, &file).await?;
-        if pragma(&mut connection, "PRAGMA application_id").await? != APPLICATION_ID {
-            return Err(StorageError::Corrupt { what: "it is not a file of Mneme".to_owned() });
-        }
-        Ok(Self { connection })
     }
 
     /// Changes the room that there is.
@@ -170,6 +171,18 @@ impl SqliteStorage {
             _ => Err(StorageError::Corrupt { what: format!("the checksum of {name:?} does not match") }),
         }
     }
+}
+
+/// Makes the schema where there is none, and checks that it is ours.
+async fn prepare(connection: &mut SqliteConnection, file: &Path) -> Result<(), StorageError> {
+    if pragma(connection, "SELECT count(*) FROM sqlite_schema").await? == 0 {
+        create(connection).await?;
+    }
+    check_version(connection, file).await?;
+    if pragma(connection, "PRAGMA application_id").await? != APPLICATION_ID {
+        return Err(StorageError::Corrupt { what: "it is not a file of Mneme".to_owned() });
+    }
+    Ok(())
 }
 
 fn checksum(name: &str, content: &[u8]) -> u64 {

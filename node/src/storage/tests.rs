@@ -443,14 +443,14 @@ async fn a_missing_frame_is_found() {
     for id in [1, 2, 4] {
         storage.append(vec![FrameBuilder::default().finish(id)], None).await.expect("writable");
     }
-    let error = recovery::read(&mut storage, 1, |_| {}).await.expect_err("frame 3 is missing");
+    let error = recovery::read(&mut storage, |_| {}).await.expect_err("frame 3 is missing");
     assert!(error.to_string().contains("frame 3"), "{error}");
     let mut first = FrameBuilder::default();
     first.push_first(5);
     storage.append(vec![first.finish(5)], Some(5)).await.expect("writable");
-    assert_eq!(recovery::read(&mut storage, 1, |_| {}).await.expect("whole").first, 5);
+    assert_eq!(recovery::read(&mut storage, |_| {}).await.expect("whole").first, 5);
     storage.append(vec![FrameBuilder::default().finish(6)], Some(6)).await.expect("writable");
-    assert!(recovery::read(&mut storage, 1, |_| {}).await.is_err(), "frame 5 is missing");
+    assert!(recovery::read(&mut storage, |_| {}).await.is_err(), "frame 5 is missing");
 }
 
 #[test]

@@ -66,6 +66,8 @@ struct Waiting {
     bytes: usize,
     meta: Option<Meta>,
     is_closed: bool,
+    /// What waited was given up, because the disk does not answer: the writer has to know.
+    is_given_up: bool,
 }
 
 /// The way to the writer; cheap to clone.
@@ -118,6 +120,17 @@ impl Queue {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.0.waiting.lock().bytes
+    }
+
+    /// Whether more waits than a disk that keeps up would let wait.
+    pub fn is_overfull(&self) -> bool {
+        self.bytes() >= QUEUE_BYTES_MAX
+    }
+
+    /// Gives up what waits, up to this number: the disk does not answer, and memory will bring the file up to date.
+    pub fn give_up(&self, number: u64) {
+        self.0.waiting.lock().is_given_up = true;
+        self.drop_through(number);
     }
 
     fn take(&self, bytes_max: usize) -> Vec<(u64, PersistItem)> {
@@ -207,6 +220,7 @@ impl<S: Storage> Writer<S> {
                 let mut waiting = self.queue.0.waiting.lock();
                 (waiting.meta.take(), waiting.is_closed && waiting.items.is_empty())
             };
+            self.notice_given_up();
             if let Some(meta) = meta {
                 self.put_meta(meta).await?;
             }
@@ -256,7 +270,7 @@ impl<S: Storage> Writer<S> {
         let started = Instant::now();
         let mut vector = self.stored.vector.clone();
         for (_, item) in &items {
-            item.claim(&mut vector, unix_ms());
+            item.claim(&mut vector, 0);
         }
         let first = compacted.as_ref().map(|compacted| compacted.first);
         let freed_bytes = compacted.as_ref().map_or(0, |compacted| compacted.freed_bytes);
@@ -294,6 +308,16 @@ impl<S: Storage> Writer<S> {
             self.owner.persisted(self.through);
         }
         Ok(())
+    }
+
+    /// Learns that entries were given up; says whether they were.
+    fn notice_given_up(&mut self) -> bool {
+        let is_given_up = std::mem::take(&mut self.queue.0.waiting.lock().is_given_up);
+        if is_given_up {
+            self.is_behind = true;
+            self.compaction.until = 0;
+        }
+        is_given_up
     }
 
     fn fail(&mut self) {
@@ -359,6 +383,10 @@ impl<S: Storage> Writer<S> {
         self.compaction.rewritten_bytes += rows.iter().map(|rows| rows.bytes() as u64).sum::<u64>();
         self.owner.barrier();
         let items = self.queue.take(usize::MAX);
+        if self.notice_given_up() {
+            // What was judged by memory is neither in the file nor among these.
+            return self.commit(items, None).await;
+        }
         self.commit(items, Some(Compacted { rows, first: last + 1, freed_bytes })).await?;
         if self.compaction.until <= self.stored.first && self.compaction.until > 0 {
             self.compaction = Compaction {
@@ -398,9 +426,4 @@ impl Compacted {
         }
         self.rows
     }
-}
-
-/// Wall clock for the vector's "last heard of": refreshed at every start, so it need not be exact.
-fn unix_ms() -> u64 {
-    crate::wall_clock::sample().wall_ms
 }

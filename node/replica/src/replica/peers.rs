@@ -5,8 +5,8 @@ use crate::effect::{Effect, Notice};
 use crate::event::ConnectionId;
 use crate::id::{NodeId, Origin};
 use crate::limits::{
-    BURY_MARGIN_MS, COMMIT_STALLED_MS, DUPLICATE_PROOF_MS, DUPLICATE_SILENCE_MS, MEMBERS_MAX,
-    SKEW_REPORTED_MS, SUSPECT_AFTER_MS, VERSION_AHEAD_MS_MAX,
+    BURY_MARGIN_MS, DUPLICATE_PROOF_MS, DUPLICATE_SILENCE_MS, MEMBERS_MAX, SKEW_REPORTED_MS,
+    SUSPECT_AFTER_MS, VERSION_AHEAD_MS_MAX,
 };
 use crate::membership::{Exchange, Member};
 use crate::message::{Heartbeat, Hello, MemberInfo, Message, Refusal, TableInfo};
@@ -302,7 +302,6 @@ impl Replica {
         let Some(member) = self.members.get(&peer) else { return };
         // It refuses what this node writes, so nothing waits for it: as long as most of the others do not, it is told.
         let despite_your_refusal = member.refuses_clock && !self.is_clock_wrong();
-        let stalled_ms = self.persist_waits_since_boot_ms.map_or(0, |since| self.boot_ms - since);
         let heartbeat = Heartbeat {
             applied: self.applied.certain(),
             durable: self.durable.certain(),
@@ -310,7 +309,7 @@ impl Replica {
             wall_time_ms: self.wall_ms,
             acknowledges_without_you: !member.is_counted || despite_your_refusal,
             despite_your_refusal,
-            commit_stalled: self.is_read_only() || stalled_ms >= COMMIT_STALLED_MS,
+            commit_stalled: self.is_read_only() || self.is_commit_stalled(),
             refuses_your_clock: member.clock_refused_boot_ms.is_some() || self.is_ahead_of_us(member),
             is_ready: self.is_ready(),
             members: self.member_infos(),

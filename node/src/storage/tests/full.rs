@@ -12,6 +12,8 @@ const SMALL_BYTES: usize = 150_000;
 /// Room for everything.
 const ROOMY_BYTES: usize = 100 << 20;
 const LARGE_BYTES: usize = 200_000;
+/// The disk answers nothing.
+const HUNG: usize = 0;
 
 /// A storage whose room can be changed.
 trait Resize: Storage {
@@ -59,6 +61,9 @@ impl<S: Resize> Storage for OnVolume<S> {
         frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,
         first: Option<u64>,
     ) -> Result<(), StorageError> {
+        while self.bytes.load(Ordering::Relaxed) == HUNG {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         self.storage.resize(self.bytes.load(Ordering::Relaxed)).await;
         self.storage.append(frames, first).await
     }
@@ -147,4 +152,42 @@ async fn in_sqlite_a_full_volume_that_gets_room_is_caught_up() {
     let (bench, storage) = check_full_volume(open(directory.path()).await).await;
     storage.close().await.expect("closable");
     assert_whole(&recover(directory.path()).await.expect("a good file"), &bench);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_is_caught_up_when_it_answers_again() {
+    let loaded =
+        recovery::load(MemoryStorage::default(), wall_clock::sample(), settings, rand::random::<u64>).await;
+    let loaded = loaded.expect("a new storage");
+    let bench = Bench::new(loaded.replica, u64::MAX / 4);
+    let (bytes, left) = (Arc::new(AtomicUsize::new(HUNG)), Arc::new(Mutex::new(None)));
+    let storage = OnVolume { storage: loaded.storage, bytes: bytes.clone(), left: left.clone() };
+    let writer = Writer::new(storage, loaded.stored, bench.queue.clone(), bench.clone());
+    let state = || bench.replica.lock().status().state;
+    let using = async {
+        let mut number = 0u16;
+        while !bench.queue.is_overfull() {
+            bench.put("sessions", &format!("large/{number}"), &[7; LARGE_BYTES]);
+            number += 1;
+        }
+        tick_until(&bench, "nothing is answered", || bench.replica.lock().is_commit_stalled()).await;
+        // As the driver does.
+        bench.step(Event::PersistFailed { through: 0 });
+        bench.queue.give_up(bench.replica.lock().persist_number());
+        assert_eq!((bench.queue.bytes(), state()), (0, NodeState::ReadOnly));
+        bytes.store(ROOMY_BYTES, Ordering::Relaxed);
+        tick_until(&bench, "the file is caught up", || state() == NodeState::Ready).await;
+        bench.queue.close();
+        number
+    };
+    let (written, number) = tokio::join!(writer.run(), using);
+    written.expect("a slow disk is no error");
+    let left = left.lock().take().expect("it was closed");
+    let again = recovery::load(left, wall_clock::sample(), settings, rand::random::<u64>).await;
+    let again = again.expect("a good storage");
+    assert!(number > 100);
+    for number in 0..number {
+        assert_value(&again.replica, "sessions", &format!("large/{number}"), &[7; LARGE_BYTES]);
+    }
+    assert!(again.stored.vector.agrees_with(&bench.replica.lock().vector()), "{:?}", again.stored.vector);
 }
