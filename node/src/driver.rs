@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashMap as FastMap;
@@ -74,6 +74,8 @@ pub struct Driver {
     opened: Notify,
     /// Told when a step left long work.
     work_left: Notify,
+    /// Whether this node said goodbye: what it holds may be out of date at once.
+    is_drained: AtomicBool,
     ending: watch::Sender<Ending>,
     dialled: watch::Sender<Dialled>,
     queue: Queue,
@@ -102,6 +104,7 @@ impl Driver {
             connections: AtomicU64::new(0),
             opened: Notify::new(),
             work_left: Notify::new(),
+            is_drained: AtomicBool::new(false),
             ending: watch::Sender::new(Ending::Running),
             dialled: watch::Sender::new(Vec::new()),
             queue,
@@ -157,6 +160,8 @@ impl Driver {
             Effect::Continue => self.work_left.notify_one(),
             Effect::Notice(notice) => self.log(&notice),
             Effect::Drained => {
+                // Peers were told goodbye, and acknowledge without this node from here on.
+                self.is_drained.store(true, Ordering::Release);
                 self.ending.send_if_modified(|ending| {
                     let is_running = *ending == Ending::Running;
                     if is_running {
@@ -315,7 +320,8 @@ impl Driver {
 
     /// Node time when this node may serve now.
     pub fn serving(&self) -> Option<u64> {
-        self.gate.check(wall_clock::boot_ms())
+        let now_ms = self.gate.check(wall_clock::boot_ms())?;
+        (!self.is_drained.load(Ordering::Acquire)).then_some(now_ms)
     }
 
     /// Node time, served or not.

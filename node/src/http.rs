@@ -1,15 +1,18 @@
 //! The client port and the admin port.
 //!
-//! [`Api::handle`] is the way of every request: token, then records and touches by hand (axum alone costs a third of
-//! a read), the rest by the router in `routes`.
+//! [`Api::handle`] is the way of every request: what all have to meet (`door`), then records, touches and batches by
+//! hand (axum alone costs a third of a read), the rest by the router in `routes`.
 
 mod admin;
 pub mod auth;
 mod batch;
+mod connection;
+mod door;
 mod extract;
 pub(crate) mod list;
 mod problem;
 mod records;
+mod request_body;
 mod routes;
 pub mod server;
 mod status;
@@ -21,15 +24,19 @@ use std::time::Instant;
 
 use axum::Router;
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, Version};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub use self::admin::router as admin_router;
 use self::auth::AuthTokens;
-use self::problem::{Answer, Problem, ProblemKind};
+use self::problem::{Answer, Problem};
+use self::request_body::RequestBody;
 pub use self::status::StatusContext;
 use crate::driver::Driver;
 use crate::metrics::Route;
@@ -45,6 +52,8 @@ pub struct Api {
     tokens: Option<watch::Receiver<AuthTokens>>,
     router: Router<Arc<Self>>,
     openapi: String,
+    /// Cancelled when the node begins to stop.
+    draining: CancellationToken,
 }
 
 /// What a path under a table names besides the table: `records/{key}` or `touch/{key}`.
@@ -74,7 +83,8 @@ impl Api {
         tokens: Option<watch::Receiver<AuthTokens>>,
     ) -> Arc<Self> {
         let (router, openapi) = routes::router();
-        Arc::new(Self { driver, context, tokens, router, openapi })
+        let draining = CancellationToken::new();
+        Arc::new(Self { driver, context, tokens, router, openapi, draining })
     }
 
     /// Whether `/readyz` answers 200.
@@ -82,68 +92,100 @@ impl Api {
         self.driver.is_ready()
     }
 
+    /// Tells every answer from now on that the node is stopping.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
     /// Answers one request of the client port.
     pub async fn handle<B>(self: Arc<Self>, request: Request<B>) -> ClientAnswer
     where
-        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
     {
         let started = Instant::now();
-        let route = route(request.method(), request.uri().path());
-        let is_admitted = self.tokens.as_ref().is_none_or(|tokens| tokens.borrow().admit(request.headers()));
-        let answer = if header_bytes(&request) > HEADER_BYTES_MAX {
-            let detail = format!("at most {HEADER_BYTES_MAX} bytes of path and headers are taken");
-            Problem::new(ProblemKind::HeadersTooLarge, detail).answer().map(Either::Left)
-        } else if !is_admitted {
-            Problem::unauthorized().answer().map(Either::Left)
-        } else if RecordPath::of(request.uri().path()).is_some() {
-            self.on_record(request).await.map(Either::Left)
-        } else {
-            self.clone().routed(request).await
-        };
+        let (parts, body) = request.into_parts();
+        let route = route(&parts.method, parts.uri.path());
+        let mut body = RequestBody::new(&parts.headers, body);
+        let answer = self.clone().answer(&parts, &mut body).await;
+        let is_last = !body.finish().await || self.draining.is_cancelled();
         self.driver.metrics().request(route, answer.status(), started.elapsed());
-        answer
+        completed(answer, &parts, is_last)
     }
 
-    async fn routed<B>(self: Arc<Self>, request: Request<B>) -> ClientAnswer
+    async fn answer<B>(self: Arc<Self>, parts: &Parts, body: &mut RequestBody<B>) -> ClientAnswer
     where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Unpin,
     {
+        let admitted = match &self.tokens {
+            None => door::check(parts, None),
+            Some(tokens) => door::check(parts, Some(&tokens.borrow())),
+        };
+        let by_hand = match admitted {
+            Err(problem) => Some(Err(problem)),
+            Ok(()) => self.by_hand(parts, body).await,
+        };
+        match by_hand {
+            Some(answer) => answer.unwrap_or_else(Problem::answer).map(Either::Left),
+            None => self.routed(parts.clone()).await,
+        }
+    }
+
+    /// Requests whose body is read, and reads of records: without the router.
+    async fn by_hand<B>(&self, parts: &Parts, body: &mut RequestBody<B>) -> Option<Result<Answer, Problem>>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        let path = parts.uri.path();
+        if let Some(table) = batch_path(path).filter(|_| parts.method == Method::POST) {
+            return Some(self.batch(table, parts, body).await);
+        }
+        Some(match RecordPath::of(path)? {
+            RecordPath { is_touch: false, table, key } => self.record(table, key, parts, body).await,
+            RecordPath { is_touch: true, table, key } if parts.method == Method::POST => {
+                self.touch_record(table, key, parts).await
+            }
+            _ => Err(Problem::method_not_allowed("POST")),
+        })
+    }
+
+    async fn routed(self: Arc<Self>, parts: Parts) -> ClientAnswer {
         let router = self.router.clone().with_state::<()>(self);
-        match router.oneshot(request.map(axum::body::Body::new)).await {
+        match router.oneshot(Request::from_parts(parts, axum::body::Body::empty())).await {
             Ok(answer) => answer.map(Either::Right),
             Err(never) => match never {},
         }
     }
 
-    /// A request for one record.
-    async fn on_record<B>(&self, request: Request<B>) -> Answer
-    where
-        B: http_body::Body<Data = Bytes> + Unpin,
-    {
+    /// The same for the routes that are described and dispatched by hand.
+    async fn described(&self, request: Request<axum::body::Body>) -> Answer {
         let (parts, body) = request.into_parts();
-        let answer = match RecordPath::of(parts.uri.path()) {
-            Some(RecordPath { is_touch: false, table, key }) => self.record(table, key, &parts, body).await,
-            Some(RecordPath { is_touch: true, table, key }) if parts.method == Method::POST => {
-                self.touch_record(table, key, &parts).await
-            }
-            Some(_) => Err(Problem::method_not_allowed("POST")),
-            None => Err(Problem::route_unknown()),
-        };
+        let mut body = RequestBody::new(&parts.headers, body);
+        let answer = self.by_hand(&parts, &mut body).await.unwrap_or_else(|| Err(Problem::route_unknown()));
         answer.unwrap_or_else(Problem::answer)
     }
 }
 
-/// Bytes of path and headers of a request, at most (431). The connection's buffer is larger, so that the answer can be
-/// given before the connection is closed.
-const HEADER_BYTES_MAX: usize = 16 << 10;
+/// An answer as it leaves: to HEAD without its body, and on a connection that ends with it with a word about that.
+fn completed(answer: ClientAnswer, parts: &Parts, is_last: bool) -> ClientAnswer {
+    let mut answer = answer;
+    if parts.method == Method::HEAD {
+        // HTTP/1 would leave the body out by itself; in HTTP/2 a body would be an error of the protocol.
+        let bytes = http_body::Body::size_hint(answer.body()).exact();
+        *answer.body_mut() = Either::Left(Full::default());
+        if let Some(bytes) = bytes.filter(|_| !answer.headers().contains_key(CONTENT_LENGTH)) {
+            answer.headers_mut().insert(CONTENT_LENGTH, bytes.into());
+        }
+    }
+    if is_last && parts.version <= Version::HTTP_11 {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
 
-fn header_bytes<B>(request: &Request<B>) -> usize {
-    let uri = request.uri();
-    let target_bytes = uri.path().len() + uri.query().map_or(0, str::len);
-    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    target_bytes + headers.sum::<usize>()
+/// The table in the path of a batch.
+fn batch_path(path: &str) -> Option<&str> {
+    let table = path.strip_prefix("/v1/tables/")?.strip_suffix("/batch")?;
+    (!table.contains('/')).then_some(table)
 }
 
 /// The route of a request, for the metrics.

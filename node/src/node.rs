@@ -28,8 +28,11 @@ use crate::storage::writer::{Queue, Writer};
 use crate::storage::{Durability, StorageError, lock};
 use crate::wall_clock;
 
-/// Time that connections have to end after everything else has.
+/// Time that links have to end after everything is handed over, and the rest after the grace.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long a client's connection that is idle when the node stops may bring one more request: it is answered with 503
+/// where a closed connection would leave the client in doubt.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// Why a node ended, if not as asked.
 #[derive(Debug, thiserror::Error)]
@@ -269,9 +272,9 @@ impl Node {
             admin = %local(&listeners.admin),
             "started"
         );
-        // Stopped in this order: no new peers; then, when everything is handed over, clients; then the rest.
-        let (stop_discovery, stop_clients, stop) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        // Stopped in this order: no new peers; when everything is handed over, clients; the rest; and at last the admin
+        // port, so that probes are answered for as long as there is a process.
+        let [stop_discovery, stop_clients, stop, stop_admin] = [(); 4].map(|()| CancellationToken::new());
         let mut tasks: JoinSet<Result<(), StorageError>> = JoinSet::new();
         let mut spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             tasks.spawn(async move {
@@ -284,9 +287,18 @@ impl Node {
         spawn(Box::pin(last_good::keep(config.data_dir.clone(), discovered.clone(), stop.clone())));
         spawn(Box::pin(follow_discovery(driver.clone(), discovered.clone(), stop.clone())));
         spawn(Box::pin(peers.run(listeners.peer, discovered, stop_discovery.clone(), stop.clone())));
-        spawn(Box::pin(server::serve(listeners.client, ClientService(api.clone()), stop_clients.clone())));
-        let admin = hyper_util::service::TowerToHyperService::new(admin_router(api));
-        spawn(Box::pin(server::serve(listeners.admin, admin, stop.clone())));
+        let clients_left = {
+            let (service, stop, left) =
+                (ClientService(api.clone()), stop_clients.clone(), CancellationToken::new());
+            let guard = left.clone().drop_guard();
+            spawn(Box::pin(async move {
+                server::serve(listeners.client, service, LAST_REQUESTS, stop).await;
+                drop(guard);
+            }));
+            left
+        };
+        let admin = hyper_util::service::TowerToHyperService::new(admin_router(api.clone()));
+        spawn(Box::pin(server::serve(listeners.admin, admin, Duration::ZERO, stop_admin.clone())));
         {
             let (driver, stop) = (driver.clone(), stop.clone());
             spawn(Box::pin(async move { driver.run_clock(stop).await }));
@@ -307,25 +319,32 @@ impl Node {
             stop_discovery.cancel();
             stop_clients.cancel();
             stop.cancel();
+            stop_admin.cancel();
             return Err(error);
         }
         tracing::info!("stopping");
+        let deadline = tokio::time::Instant::now() + config.shutdown_grace;
         stop_discovery.cancel();
+        api.drain();
         driver.step(Event::Drain);
-        let drained = tokio::time::timeout(config.shutdown_grace, wait_for(ending, Ending::Drained)).await;
+        let drained = tokio::time::timeout_at(deadline, wait_for(ending, Ending::Drained)).await;
         stop_clients.cancel();
-        // Goodbyes are on their way.
-        let _ = tokio::time::timeout(FAREWELL, driver.wait_until_unlinked()).await;
+        // Goodbyes are on their way, and so are the last answers.
+        let unlinked = tokio::time::timeout(FAREWELL, driver.wait_until_unlinked());
+        let farewell = deadline.max(tokio::time::Instant::now() + FAREWELL);
+        let _ = tokio::join!(unlinked, tokio::time::timeout_at(farewell, clients_left.cancelled()));
         driver.queue().close();
         stop.cancel();
         let all = async {
             while let Some(ended) = tasks.join_next().await {
                 ended.map_err(|error| RunError::Died(Some(error)))??;
+                if tasks.len() <= 1 {
+                    stop_admin.cancel();
+                }
             }
             Ok(())
         };
-        let left = if drained.is_ok() { config.shutdown_grace } else { FAREWELL };
-        let finished = tokio::time::timeout(left.max(FAREWELL), all).await;
+        let finished = tokio::time::timeout_at(farewell + FAREWELL, all).await;
         match (drained, finished) {
             (Ok(()), Ok(done)) => {
                 tracing::info!("stopped");

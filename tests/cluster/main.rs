@@ -5,7 +5,9 @@
 
 mod balanced;
 mod batch;
+mod drain;
 mod http_api;
+mod http_connections;
 mod http_limits;
 mod identity;
 mod lifecycle;

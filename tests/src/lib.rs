@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`process`] (one child and its signals), [`node`] (a `mneme-node run`), [`cluster`] (several of
 //! them), [`network`] (each in a network namespace of its own), [`proxy`] (HAProxy and nginx in front),
-//! [`http`] and [`records`] (requests), [`wait`] (for a condition, never for time).
+//! [`http`], [`records`] and [`raw`] (requests), [`wait`] (for a condition, never for time).
 //!
 //! A step of the harness that cannot be done panics and says what it tried: a test has nothing better to do with such
 //! an error than to fail. Whatever a value of the harness started or made, its drop ends and removes.
@@ -15,5 +15,6 @@ pub mod node;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod records;
 pub mod wait;

@@ -11,19 +11,25 @@ use mneme_replica::record::Value;
 use super::list::json;
 use super::problem::{Answer, Problem, ProblemKind};
 use super::records::with_acks;
+use super::request_body::RequestBody;
 use super::{Api, extract};
 
 /// Bytes of a batch's JSON, at most.
 const BATCH_BYTES_MAX: u64 = 1 << 20;
 
 impl Api {
-    pub(super) async fn batch<B>(&self, table: &str, parts: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn batch<B>(
+        &self,
+        table: &str,
+        parts: &Parts,
+        body: &mut RequestBody<B>,
+    ) -> Result<Answer, Problem>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
         let (table, _) = self.table(table)?;
         let query = extract::query(parts.uri.query(), &["ack", "timeout"])?;
-        let bytes = extract::body(&parts.headers, body, BATCH_BYTES_MAX).await?;
+        let bytes = body.read(BATCH_BYTES_MAX, &self.draining).await?;
         let batch = parse(&bytes)?;
         let operations = batch.ops.into_iter().enumerate();
         let operations: Vec<Operation> =

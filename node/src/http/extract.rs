@@ -1,25 +1,17 @@
-//! What requests say, parsed once: query parameters, conditions, bodies.
+//! What requests say, parsed once: query parameters, conditions, headers.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
+use http::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName};
-use http_body_util::BodyExt;
 use mneme_api::{Key, Pattern, parse_duration};
 use mneme_replica::event::{AckMode, Condition};
 
-use super::problem::{Problem, ProblemKind};
+use super::problem::Problem;
 
-/// Time a body takes, at most: a slow client is cut off.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a body that is too large that are read and thrown away.
-const DRAIN_BYTES_MAX: usize = 8 << 20;
-/// How long the next of them is waited for.
-const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 /// How long a write waits unless it says otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// How long a write may say that it waits: its connection is held that long.
@@ -192,61 +184,6 @@ pub(super) fn check_content_type(content_type: &str) -> Result<&str, Problem> {
         return Err(Problem::bad_request("the content type is at most 255 printable ASCII characters"));
     }
     Ok(content_type)
-}
-
-/// Reads a body of at most `limit_bytes`.
-pub(super) async fn body<B>(headers: &HeaderMap, body: B, limit_bytes: u64) -> Result<Bytes, Problem>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-{
-    let mut body = body;
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|announced| announced > limit_bytes) {
-        drain(&mut body).await;
-        return Err(Problem::too_large(limit_bytes));
-    }
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, collect(&mut body, limit_bytes)).await {
-        Ok(collected) => collected,
-        Err(_) => Err(Problem::new(ProblemKind::SlowBody, "send the body within ten seconds")),
-    }
-}
-
-async fn collect<B>(body: &mut B, limit_bytes: u64) -> Result<Bytes, Problem>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-{
-    let (mut first, mut rest) = (Bytes::new(), Vec::new());
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            return Err(Problem::bad_request("the body ended before it was whole"));
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        if (first.len() + rest.len() + data.len()) as u64 > limit_bytes {
-            drain(body).await;
-            return Err(Problem::too_large(limit_bytes));
-        }
-        // Nearly every body is one frame, and is not copied.
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&std::mem::take(&mut first));
-            rest.extend_from_slice(&data);
-        }
-    }
-    Ok(if rest.is_empty() { first } else { rest.into() })
-}
-
-/// Reads on for a moment: a connection that is closed with bytes unread loses the answer on its way.
-async fn drain<B: http_body::Body<Data = Bytes> + Unpin>(body: &mut B) {
-    let mut drained = 0;
-    while drained < DRAIN_BYTES_MAX
-        && let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PAUSE, body.frame()).await
-    {
-        drained += frame.data_ref().map_or(0, Bytes::len);
-    }
 }
 
 /// The key of a record's path.

@@ -7,6 +7,12 @@ use http_body_util::Full;
 use mneme_api::BatchResult;
 use mneme_replica::effect::Rejection;
 
+/// Bytes of path and headers of a request, at most (431). The connection's buffer is larger, so that the answer can be
+/// given before the connection is closed.
+pub(super) const HEADER_BYTES_MAX: usize = 16 << 10;
+/// The media type of a problem.
+const MEDIA_TYPE: &str = "application/problem+json";
+
 /// The type of every answer on the client port's own paths.
 pub(super) type Answer = Response<Full<Bytes>>;
 
@@ -23,7 +29,9 @@ pub(super) enum ProblemKind {
     RecordDeleted,
     ConditionFailed,
     TooLarge,
+    AnswerTooLarge,
     HeadersTooLarge,
+    ExpectationUnknown,
     NotServing,
     Clock,
     Draining,
@@ -52,6 +60,12 @@ impl ProblemKind {
                 (StatusCode::PRECONDITION_FAILED, "condition-failed", "The condition does not hold")
             }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
+            Self::AnswerTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "answer-too-large", "The answer would be too large")
+            }
+            Self::ExpectationUnknown => {
+                (StatusCode::EXPECTATION_FAILED, "expectation-unknown", "The expectation is not known")
+            }
             Self::HeadersTooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "headers-too-large",
@@ -131,6 +145,21 @@ impl Problem {
         Self::new(ProblemKind::TooLarge, format!("at most {limit_bytes} bytes are taken here"))
     }
 
+    pub(super) fn headers_too_large() -> Self {
+        let detail =
+            format!("at most {HEADER_BYTES_MAX} bytes of path and headers are taken, in 100 headers");
+        Self::new(ProblemKind::HeadersTooLarge, detail)
+    }
+
+    /// What a connection brought is no request.
+    pub(super) fn malformed() -> Self {
+        Self::bad_request("this is no request of HTTP/1.1; the connection is closed")
+    }
+
+    pub(super) fn draining() -> Self {
+        Self::new(ProblemKind::Draining, "the node is stopping; use another node")
+    }
+
     pub(super) fn unauthorized() -> Self {
         let detail = "send `Authorization: Bearer <token>` with a token of the node's tokens file";
         Self::new(ProblemKind::Unauthorized, detail)
@@ -171,7 +200,7 @@ impl Problem {
                 Self::new(ProblemKind::Clock, detail)
             }
             Rejection::NotReady => Self::not_serving(),
-            Rejection::Draining => Self::new(ProblemKind::Draining, "the node is stopping; use another node"),
+            Rejection::Draining => Self::draining(),
             Rejection::Overloaded => {
                 Self::new(ProblemKind::Overloaded, "too many writes wait; try again in a moment")
             }
@@ -194,21 +223,37 @@ impl Problem {
         self
     }
 
-    pub(super) fn answer(self) -> Answer {
+    /// The last answer of a connection of HTTP/1, as bytes: for what never became a request.
+    pub(super) fn last_answer(self) -> Vec<u8> {
+        let (status, _, _) = self.kind.parts();
+        let body = self.body();
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        [head.into_bytes(), body].concat()
+    }
+
+    fn body(&self) -> Vec<u8> {
         let (status, name, title) = self.kind.parts();
         let body = mneme_api::Problem {
             kind: format!("/problems/{name}"),
             title: title.to_owned(),
             status: status.as_u16(),
-            detail: self.detail,
-            results: self.results,
+            detail: self.detail.clone(),
+            results: self.results.clone(),
         };
         // Strings and numbers: nothing that JSON could not hold.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+
+    pub(super) fn answer(self) -> Answer {
+        let (status, _, _) = self.kind.parts();
+        let body = self.body();
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -16,6 +16,7 @@ use mneme_replica::table::{Found, Lookup, Table};
 use mneme_replica::version::Version;
 
 use super::problem::{Answer, Problem, ProblemKind};
+use super::request_body::RequestBody;
 use super::{Api, extract};
 
 /// How long a read waits while the node may not serve.
@@ -41,7 +42,11 @@ impl Api {
         if let Some(now_ms) = self.driver.serving() {
             return Ok(now_ms);
         }
-        self.driver.wait_until_serving(SERVING_WAIT).await.ok_or_else(Problem::not_serving)
+        // A node that is stopping will not serve again.
+        tokio::select! {
+            serving = self.driver.wait_until_serving(SERVING_WAIT) => serving.ok_or_else(Problem::not_serving),
+            () = self.draining.cancelled() => Err(Problem::draining()),
+        }
     }
 
     /// Reads a key so that the answer is one this node may give: a process that was stopped between the look-up and
@@ -115,7 +120,7 @@ impl Api {
         table: &str,
         path: &str,
         parts: &Parts,
-        body: B,
+        body: &mut RequestBody<B>,
     ) -> Result<Answer, Problem>
     where
         B: http_body::Body<Data = Bytes> + Unpin,
@@ -125,7 +130,7 @@ impl Api {
         let query = extract::query(parts.uri.query(), &["ttl", "max_age", "ack", "timeout"])?;
         let condition = extract::condition(&parts.headers)?;
         let content_type = extract::content_type(&parts.headers)?;
-        let bytes = extract::body(&parts.headers, body, config.max_value_bytes).await?;
+        let bytes = body.read(config.max_value_bytes, &self.draining).await?;
         let value = Value::new(content_type, &bytes);
         let action = Action::Put { value, ttl_ms: query.ttl_ms, max_age_ms: query.max_age_ms };
         self.serving().await?;
@@ -169,7 +174,7 @@ impl Api {
         table: &str,
         path: &str,
         parts: &Parts,
-        body: B,
+        body: &mut RequestBody<B>,
     ) -> Result<Answer, Problem>
     where
         B: http_body::Body<Data = Bytes> + Unpin,

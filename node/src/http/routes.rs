@@ -74,7 +74,7 @@ async fn not_allowed(request: Request) -> Answer {
     )
 )]
 async fn get_record(State(api): State<Arc<Api>>, request: Request) -> Answer {
-    api.on_record(request).await
+    api.described(request).await
 }
 
 /// Reads a record without its value.
@@ -97,7 +97,7 @@ async fn get_record(State(api): State<Arc<Api>>, request: Request) -> Answer {
     )
 )]
 async fn head_record(State(api): State<Arc<Api>>, request: Request) -> Answer {
-    api.on_record(request).await
+    api.described(request).await
 }
 
 /// Stores a value.
@@ -131,7 +131,7 @@ async fn head_record(State(api): State<Arc<Api>>, request: Request) -> Answer {
     )
 )]
 async fn put_record(State(api): State<Arc<Api>>, request: Request) -> Answer {
-    api.on_record(request).await
+    api.described(request).await
 }
 
 /// Deletes a record, there or not.
@@ -158,7 +158,7 @@ async fn put_record(State(api): State<Arc<Api>>, request: Request) -> Answer {
     )
 )]
 async fn delete_record(State(api): State<Arc<Api>>, request: Request) -> Answer {
-    api.on_record(request).await
+    api.described(request).await
 }
 
 /// Moves a record's idle deadline.
@@ -186,7 +186,7 @@ async fn delete_record(State(api): State<Arc<Api>>, request: Request) -> Answer 
     )
 )]
 async fn touch_record(State(api): State<Arc<Api>>, request: Request) -> Answer {
-    api.on_record(request).await
+    api.described(request).await
 }
 
 /// Lists records in key order.
@@ -264,8 +264,7 @@ async fn delete_matching(State(api): State<Arc<Api>>, request: Request) -> Answe
     )
 )]
 async fn batch(State(api): State<Arc<Api>>, request: Request) -> Answer {
-    let (parts, body) = request.into_parts();
-    answer(api.batch(table_of(parts.uri.path()), &parts, body).await)
+    api.described(request).await
 }
 
 /// This node, its members, tables, sources and file.
