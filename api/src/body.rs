@@ -30,17 +30,22 @@ impl Serialize for Key {
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Binary {
+            base64: Bytes,
+        }
+        #[derive(Deserialize)]
         #[serde(untagged)]
         enum Segment {
             Text(String),
-            Binary { base64: Bytes },
+            Binary(Binary),
         }
         // No derived message: it could repeat a session id.
         let segments = Vec::<Segment>::deserialize(deserializer)
             .map_err(|_| D::Error::custom("a key is an array of strings or {\"base64\":\"…\"}"))?;
         let segments = segments.into_iter().map(|segment| match segment {
             Segment::Text(text) => text.into_bytes(),
-            Segment::Binary { base64 } => base64.0,
+            Segment::Binary(Binary { base64 }) => base64.0,
         });
         Self::from_segments(segments).map_err(D::Error::custom)
     }
@@ -75,7 +80,7 @@ pub struct ListedRecord {
     pub etag: String,
     /// Milliseconds until it expires.
     pub ttl_ms: u64,
-    /// Media type; empty when none was given.
+    /// Media type; `application/octet-stream` when none was given.
     pub content_type: String,
     /// The value, only with `values=true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,7 +231,14 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused_without_repeating_it() {
-        for json in [r#"[]"#, r#"["secret",""]"#, r#"["secret",7]"#, r#""secret""#, r#"[{"base64":"%"}]"#] {
+        for json in [
+            r#"[]"#,
+            r#"["secret",""]"#,
+            r#"["secret",7]"#,
+            r#""secret""#,
+            r#"[{"base64":"%"}]"#,
+            r#"[{"base64":"YQ==","x":1}]"#,
+        ] {
             let error = serde_json::from_str::<Key>(json).expect_err(json);
             assert!(!error.to_string().contains("secret"), "{error}");
         }

@@ -52,7 +52,7 @@ pub enum ClientError {
 pub struct Record {
     /// The value.
     pub value: Bytes,
-    /// Its media type; empty when none was given.
+    /// Its media type; `application/octet-stream` when none was given.
     pub content_type: String,
     /// Its version.
     pub etag: String,

@@ -14,6 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::http::list::listed;
+use crate::http::records::shown_content_type;
 use crate::storage::recovery;
 use crate::storage::sqlite::{Options, SqliteStorage, file_in};
 use crate::storage::{Storage, StorageError, lock};
@@ -158,7 +159,7 @@ async fn write_sqlite(
             .bind(table.as_str().to_owned())
             .bind(key.to_path())
             .bind(found.bytes().to_vec())
-            .bind(found.content_type().to_owned())
+            .bind(shown_content_type(found.content_type()).to_owned())
             .bind(found.version().etag())
             .bind(integer(found.deadline_ms))
             .bind(integer(found.absolute_deadline_ms))

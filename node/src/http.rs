@@ -11,7 +11,7 @@ mod door;
 mod extract;
 pub(crate) mod list;
 mod problem;
-mod records;
+pub(crate) mod records;
 mod request_body;
 mod routes;
 pub mod server;

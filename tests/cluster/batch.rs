@@ -90,6 +90,8 @@ async fn a_bad_batch_changes_nothing() {
         json!({"op": "put", "key": ["b"], "value": "", "ifMatch": "x"}),
         json!({"op": "get", "key": ["b"], "value": ""}),
         json!({"op": "swap", "key": ["b"]}),
+        json!({"op": "get", "key": ["b"], "s3cret": 1}),
+        json!({"op": "get", "key": [{"base64": "YQ==", "s3cret": 1}]}),
         json!(7),
     ] {
         let answer = batch(node, json!([good, bad])).await;
@@ -104,8 +106,27 @@ async fn a_bad_batch_changes_nothing() {
     batch(node, json!([good, large])).await.expect_problem(413);
     let larger = json!({"op": "put", "key": ["b"], "value": "A".repeat(1_100_000)});
     batch(node, json!([larger])).await.expect_problem(413);
+    let unknown =
+        node.client("POST", "/v1/tables/sessions/batch").body("{\"ops\":[],\"s3cret\":1}").send().await;
+    assert!(!unknown.expect_problem(400).text().contains("s3cret"));
     for body in ["", "{", "[]", "{\"ops\":1}", "{\"ops\":[]} x"] {
         node.client("POST", "/v1/tables/sessions/batch").body(body).send().await.expect_problem(400);
     }
     node.assert_read_status("a", 404).await;
+}
+
+#[tokio::test]
+async fn an_answer_beyond_the_bound_is_refused_before_anything_is_applied() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster[0];
+    node.put("large", &"v".repeat(256 << 10)).send().await.expect(201);
+    let gets = |count: usize| vec![json!({"op": "get", "key": ["large"]}); count];
+    let mut ops = gets(33);
+    ops.push(json!({"op": "put", "key": ["a"], "value": ""}));
+    let refused = batch(node, json!(ops)).await.expect_problem(413);
+    assert_eq!(refused.json()["type"], "/problems/answer-too-large");
+    node.assert_read_status("a", 404).await;
+    let answer = batch(node, json!(gets(32))).await.expect(200).json();
+    assert_eq!(answer["results"].as_array().map(Vec::len), Some(32));
+    assert_eq!(answer["results"][31]["contentType"], "application/octet-stream");
 }

@@ -90,6 +90,40 @@ async fn touches_move_the_deadline_and_create_nothing() {
 }
 
 #[tokio::test]
+async fn a_read_with_a_touch_answers_the_time_to_live_after_it() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster[0];
+    node.client("PUT", record("k") + "?ttl=10s").body("v").send().await.expect(201);
+    let read = node.client("GET", record("k") + "?touch=30m").send().await.expect(200);
+    let told: u64 = read.required_header("mneme-ttl-ms").parse().expect("a number");
+    assert!((1_799_000..=1_860_000).contains(&told), "{told}");
+    assert!(ttl_ms(node, "k").await.abs_diff(told) < 5_000);
+}
+
+#[tokio::test]
+async fn conditions_of_a_read_are_kept_and_those_of_others_refused() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster[0];
+    let etag = node.put("k", "v").send().await.expect(201).required_header("etag").to_owned();
+    let read = |name: &str, value: &str| node.client("GET", record("k")).header(name, value);
+    for known in [etag.clone(), format!("W/{etag}"), format!("\"x\", {etag}"), "*".to_owned()] {
+        let answer = read("if-none-match", &known).send().await.expect(304);
+        assert_eq!((answer.required_header("etag"), answer.body.len()), (etag.as_str(), 0));
+    }
+    read("if-none-match", "\"x\"").send().await.expect(200);
+    read("if-match", &etag).send().await.expect(200);
+    read("if-match", "\"x\"").send().await.expect_problem(412);
+    let touch = node.client("POST", "/v1/tables/sessions/touch/k?ttl=1m").header("if-match", etag.clone());
+    touch.send().await.expect_problem(400);
+    let delete = node.client("DELETE", "/v1/tables/sessions/records?match=**").header("if-match", "*");
+    delete.send().await.expect_problem(400);
+    let batch = node.client("POST", "/v1/tables/sessions/batch").header("if-none-match", "*");
+    batch.json(&json!({"ops": [{"op": "delete", "key": ["k"]}]})).send().await.expect_problem(400);
+    node.delete("k").header("if-none-match", "*").send().await.expect_problem(400);
+    node.assert_value("k", "v").await;
+}
+
+#[tokio::test]
 async fn an_expired_record_is_absent_and_may_be_created_again() {
     let cluster = Cluster::start(1).await;
     let node = &cluster[0];
@@ -205,9 +239,14 @@ async fn a_described_route_is_there_and_an_undescribed_one_is_not() {
     let node = &cluster[0];
     let description = node.admin("GET", "/openapi.json").send().await.expect(200).json();
     let paths = description["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 5, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 9, "{:?}", paths.keys());
     let methods = ["get", "put", "post", "delete", "head", "patch", "options"];
     for (path, item) in paths {
+        if item["get"]["tags"][0] == "admin" {
+            node.admin("GET", path.as_str()).send().await.expect(200);
+            node.client("GET", path.as_str()).send().await.expect_problem(404);
+            continue;
+        }
         let target = path.replace("{table}", "sessions").replace("{key}", "k");
         for method in methods {
             let request = node.client(&method.to_uppercase(), &*target);

@@ -55,6 +55,8 @@ async fn bad_paths_keys_and_parameters_are_refused_and_change_nothing() {
         "match=%zz",
         "limit=0",
         "limit=x",
+        "limit=+5",
+        "limit=01",
         "cursor=?",
         "values=yes",
         "unknown=1",

@@ -70,6 +70,20 @@ async fn pages_follow_a_cursor_and_lines_carry_it_in_a_header() {
 }
 
 #[tokio::test]
+async fn the_last_page_has_no_cursor_even_when_it_is_full() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster[0];
+    for number in 0..4 {
+        node.put(&format!("k/{number}"), "v").send().await.expect(201);
+    }
+    let first = list(node, "?limit=2").await;
+    let cursor = first["cursor"].as_str().expect("a cursor");
+    let last = list(node, &format!("?limit=2&cursor={cursor}")).await;
+    assert_eq!((keys(&last).len(), last["cursor"].is_null()), (2, true), "{last}");
+    assert_eq!(last["records"][0]["contentType"], "application/octet-stream", "as a read has it");
+}
+
+#[tokio::test]
 async fn a_segment_that_is_no_text_is_listed_as_base64() {
     let cluster = Cluster::start(1).await;
     cluster[0].put("bin/%FF%00", "v").send().await.expect(201);

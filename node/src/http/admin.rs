@@ -27,11 +27,22 @@ pub fn router(api: Arc<Api>) -> Router {
 }
 
 /// Alive as long as it answers: never depends on peers.
-async fn livez() -> &'static str {
+#[utoipa::path(get, path = "/livez", tag = "admin", responses((status = 200, description = "The process runs", content_type = "text/plain")))]
+pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
+/// Whether every write that live peers acknowledged is in, and the node is not stopping.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "admin",
+    responses(
+        (status = 200, description = "Ready for traffic", content_type = "text/plain"),
+        (status = 503, description = "Not ready, or stopping", content_type = "text/plain"),
+    )
+)]
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
     if api.is_ready() {
         (StatusCode::OK, "ready\n")
     } else {
@@ -39,7 +50,9 @@ async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+/// Metrics as OpenMetrics text.
+#[utoipa::path(get, path = "/metrics", tag = "admin", responses((status = 200, description = "OpenMetrics text", content_type = "application/openmetrics-text")))]
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, FORMAT)], api.driver.metrics().encode(&api.driver))
 }
@@ -49,6 +62,8 @@ async fn status(State(api): State<Arc<Api>>) -> Answer {
     api.status()
 }
 
-async fn openapi(State(api): State<Arc<Api>>) -> impl IntoResponse {
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "admin", responses((status = 200, description = "OpenAPI", content_type = "application/json")))]
+pub(super) async fn openapi(State(api): State<Arc<Api>>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], api.openapi.clone())
 }

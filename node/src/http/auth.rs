@@ -1,5 +1,6 @@
 //! Who may use the client port: tokens of a file, reread when it changes.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,10 +19,18 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum TokensError {
     /// A line is not `name:token`.
-    #[error("line {line}: a line is name:token, both not empty")]
+    #[error("line {line}: a line is name:token, both not empty, the token of printable ASCII without spaces")]
     Line {
         /// Its number, from 1.
         line: usize,
+    },
+    /// A name is there twice: whoever takes one line out believes that the name is shut out.
+    #[error("line {line}: the name of line {first} again")]
+    Twice {
+        /// Its number, from 1.
+        line: usize,
+        /// The other's.
+        first: usize,
     },
     /// No line at all.
     #[error("there is no token in it")]
@@ -41,6 +50,11 @@ impl std::fmt::Debug for AuthTokens {
     }
 }
 
+/// Whether a client can send it as it is.
+fn is_token(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 impl AuthTokens {
     /// Tokens from lines `name:token`; blank lines and lines that begin with `#` are left out.
     ///
@@ -48,14 +62,17 @@ impl AuthTokens {
     ///
     /// [`TokensError`], never with a token in it.
     pub fn from_text(text: &str) -> Result<Self, TokensError> {
-        let mut hashes = Vec::new();
+        let (mut hashes, mut names) = (Vec::new(), HashMap::new());
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             match line.split_once(':') {
-                Some((name, token)) if !name.is_empty() && !token.is_empty() => {
+                Some((name, token)) if !name.is_empty() && is_token(token) => {
+                    if let Some(first) = names.insert(name, index + 1) {
+                        return Err(TokensError::Twice { line: index + 1, first });
+                    }
                     hashes.push(*blake3::hash(token.as_bytes()).as_bytes());
                 }
                 _ => return Err(TokensError::Line { line: index + 1 }),
@@ -67,9 +84,12 @@ impl AuthTokens {
     /// Whether a request carries one of the tokens; in constant time.
     pub fn admit(&self, headers: &HeaderMap) -> bool {
         let bearer = || {
-            let value = headers.get(AUTHORIZATION)?.as_bytes();
+            let mut values = headers.get_all(AUTHORIZATION).iter();
+            let value = values.next()?.as_bytes();
             let (scheme, token) = value.split_at_checked("Bearer ".len())?;
-            scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+            // Two are no credentials: who stands in between may have looked at the other.
+            let is_one = scheme.eq_ignore_ascii_case(b"Bearer ") && values.next().is_none();
+            is_one.then(|| token.trim_ascii_start())
         };
         let Some(token) = bearer() else { return false };
         let given = blake3::hash(token);
@@ -141,15 +161,21 @@ mod tests {
         let tokens = AuthTokens::from_text("# people\nshop:abc\n\nadmin:d:e\n").expect("well-formed");
         assert!(tokens.admit(&headers("Bearer abc")));
         assert!(tokens.admit(&headers("bearer d:e")));
-        for value in ["Bearer shop:abc", "Bearer ab", "Bearer ", "Basic abc", "abc", "Bearer  abc"] {
+        assert!(tokens.admit(&headers("Bearer  abc")), "RFC 9110, section 11.4: one space or more");
+        for value in ["Bearer shop:abc", "Bearer ab", "Bearer ", "Basic abc", "abc", "Bearerabc"] {
             assert!(!tokens.admit(&headers(value)), "{value}");
         }
         assert!(!tokens.admit(&HeaderMap::new()));
+        let mut two = headers("Bearer abc");
+        two.append(AUTHORIZATION, "Bearer abc".parse().expect("a header"));
+        assert!(!tokens.admit(&two));
     }
 
     #[test]
     fn a_bad_line_is_named_without_its_token() {
-        for text in ["secret", ":secret", "name:", "good:token\nsecret"] {
+        for text in
+            ["secret", ":secret", "name:", "good:token\nsecret", "a:se cret", "a:sécret", "a:b\na:secret"]
+        {
             let error = AuthTokens::from_text(text).expect_err(text).to_string();
             assert!(!error.contains("secret") && error.contains("line"), "{error}");
         }

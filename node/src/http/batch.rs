@@ -7,15 +7,33 @@ use mneme_replica::effect::{OperationResult, Outcome};
 use mneme_replica::event::{Action, Command, Condition, Operation};
 use mneme_replica::limits::BATCH_OPERATIONS_MAX;
 use mneme_replica::record::Value;
+use mneme_replica::table::{Lookup, Table};
+use serde_path_to_error::Segment;
 
 use super::list::json;
 use super::problem::{Answer, Problem, ProblemKind};
-use super::records::with_acks;
+use super::records::{shown_content_type, with_acks};
 use super::request_body::RequestBody;
 use super::{Api, extract};
 
 /// Bytes of a batch's JSON, at most.
 const BATCH_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of the values that an answer holds, at most, as in a page of a list.
+const VALUES_BYTES_MAX: usize = 8 << 20;
+/// Names that an error may repeat: any other name in a body is the client's own and may hold a secret.
+const FIELDS: [&str; 11] = [
+    "ops",
+    "op",
+    "key",
+    "value",
+    "contentType",
+    "ttlMs",
+    "maxAgeMs",
+    "exact",
+    "ifMatch",
+    "ifNoneMatch",
+    "base64",
+];
 
 impl Api {
     pub(super) async fn batch<B>(
@@ -29,12 +47,23 @@ impl Api {
     {
         let (table, _) = self.table(table)?;
         let query = extract::query(parts.uri.query(), &["ack", "timeout"])?;
+        extract::no_condition(&parts.headers, "each operation has its own: ifMatch, ifNoneMatch")?;
         let bytes = body.read(BATCH_BYTES_MAX, &self.draining).await?;
         let batch = parse(&bytes)?;
         let operations = batch.ops.into_iter().enumerate();
         let operations: Vec<Operation> =
             operations.map(|(index, operation)| read(index, operation)).collect::<Result<_, _>>()?;
-        self.serving().await?;
+        let now_ms = self.serving().await?;
+        // Before anything is applied. A value that grows between this look and the batch makes the answer that much
+        // larger, and no more: the writes of the batch may be applied, so it is given.
+        if values_bytes(table, &operations, now_ms) > VALUES_BYTES_MAX {
+            return Err(Problem::new(
+                ProblemKind::AnswerTooLarge,
+                format!(
+                    "a batch reads at most {VALUES_BYTES_MAX} bytes of values: ask for fewer at a time; nothing was applied"
+                ),
+            ));
+        }
         let command = Command::Apply { table: table.name().clone(), operations, is_batch: true };
         match self.driver.write(command, query.ack, query.timeout).await {
             Outcome::Done { results, acks } => {
@@ -57,6 +86,37 @@ impl Api {
     }
 }
 
+/// Bytes of the values that the reads among `operations` find.
+fn values_bytes(table: &Table, operations: &[Operation], now_ms: u64) -> usize {
+    let reads = operations.iter().filter(|operation| matches!(operation.action, Action::Get));
+    reads
+        .map(|operation| match table.read(&operation.key, now_ms) {
+            Lookup::Found(found) => found.bytes().len(),
+            Lookup::Gone { .. } | Lookup::Absent { .. } => 0,
+        })
+        .sum()
+}
+
+/// Where in a body something is, without names that the client made up.
+fn place(path: &serde_path_to_error::Path) -> String {
+    let mut place = String::new();
+    for segment in path.iter() {
+        match segment {
+            Segment::Seq { index } => place.push_str(&format!("[{index}]")),
+            Segment::Map { key } if FIELDS.contains(&key.as_str()) => {
+                place.push_str(if place.is_empty() { "" } else { "." });
+                place.push_str(key);
+            }
+            Segment::Map { .. } => {
+                place.push_str(if place.is_empty() { "an unknown field" } else { ", an unknown field" });
+                break;
+            }
+            Segment::Enum { .. } | Segment::Unknown => break,
+        }
+    }
+    if place.is_empty() { "its begin".to_owned() } else { place }
+}
+
 fn parse(bytes: &[u8]) -> Result<BatchRequest, Problem> {
     let mut input = serde_json::Deserializer::from_slice(bytes);
     let batch: BatchRequest = serde_path_to_error::deserialize(&mut input).map_err(|error| {
@@ -66,7 +126,10 @@ fn parse(bytes: &[u8]) -> Result<BatchRequest, Problem> {
             serde_json::error::Category::Data => "is not what a batch has",
             _ => "is not JSON",
         };
-        Problem::bad_request(format!("the body {kind} at {} (line {line}, column {column})", error.path()))
+        Problem::bad_request(format!(
+            "the body {kind} at {} (line {line}, column {column})",
+            place(error.path())
+        ))
     })?;
     input.end().map_err(|_| Problem::bad_request("the body goes on after the batch"))?;
     if batch.ops.is_empty() || batch.ops.len() > BATCH_OPERATIONS_MAX {
@@ -125,8 +188,7 @@ fn result(result: OperationResult) -> BatchResult {
         | OperationResult::Deleted { etag } => with(204, Some(etag)),
         OperationResult::Found { etag, value, ttl_ms } => BatchResult {
             value: Some(mneme_api::Bytes(value.bytes().to_vec())),
-            content_type: Some(value.content_type().to_owned())
-                .filter(|content_type| !content_type.is_empty()),
+            content_type: Some(shown_content_type(value.content_type()).to_owned()),
             ttl_ms: Some(ttl_ms),
             ..with(200, Some(etag))
         },

@@ -59,8 +59,10 @@ pub(super) fn query(query: Option<&str>, taken: &[&str]) -> Result<Query, Proble
     let mut parsed = Query::default();
     let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(parsed) };
     let mut seen: Vec<&str> = Vec::new();
-    for pair in query.split('&') {
+    // Nothing between two separators, or after the last, is nothing.
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, raw) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy();
         let Some(name) = taken.iter().find(|taken| **taken == name) else {
             let names = taken.join(", ");
             return Err(Problem::bad_request(format!("there is an unknown query parameter; known: {names}")));
@@ -108,9 +110,12 @@ impl Query {
                 };
             }
             "limit" => {
-                let limit = value.parse::<u64>().ok().filter(|limit| *limit > 0);
-                let limit = limit.ok_or_else(|| bad(&"give a number from 1 to 1000"))?;
-                self.limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PAGE_RECORDS_MAX);
+                let is_number = value.bytes().all(|byte| byte.is_ascii_digit()) && !value.starts_with('0');
+                if value.is_empty() || !is_number {
+                    return Err(bad(&"give a number from 1 to 1000"));
+                }
+                // What no number type holds is as good as the largest page.
+                self.limit = value.parse::<usize>().unwrap_or(usize::MAX).min(PAGE_RECORDS_MAX);
             }
             // The only one left.
             _ => {
@@ -135,6 +140,56 @@ pub(super) fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
     let if_match = header(headers, &IF_MATCH)?;
     let if_none_match = header(headers, &IF_NONE_MATCH)?;
     conditions(if_match, if_none_match, "If-Match", "If-None-Match")
+}
+
+/// What the conditions of a read say about a record that is there.
+pub(super) enum ReadCondition {
+    /// The client has this version.
+    NotModified,
+    /// It wants another.
+    Failed,
+}
+
+/// `If-Match` and `If-None-Match` of a read, as RFC 9110 has them; `None`: the value is wanted.
+pub(super) fn read_condition(headers: &HeaderMap, etag: &str) -> Result<Option<ReadCondition>, Problem> {
+    let names = |list: &str, is_weak: bool| {
+        list.trim() == "*"
+            || list.split(',').map(str::trim).any(|named| {
+                named == etag || is_weak && named.strip_prefix("W/").is_some_and(|named| named == etag)
+            })
+    };
+    if header(headers, &IF_MATCH)?.is_some_and(|list| !names(list, false)) {
+        return Ok(Some(ReadCondition::Failed));
+    }
+    let is_known = header(headers, &IF_NONE_MATCH)?.is_some_and(|list| names(list, true));
+    Ok(is_known.then_some(ReadCondition::NotModified))
+}
+
+/// Refuses conditions where none is looked at: a client that gives one relies on it.
+pub(super) fn no_condition(headers: &HeaderMap, instead: &str) -> Result<(), Problem> {
+    if headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH) {
+        return Err(Problem::bad_request(format!(
+            "If-Match and If-None-Match are not taken here: {instead}"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether `Accept` asks for lines of JSON: named, not refused, and wanted no less than JSON where that is named too.
+pub(super) fn wants_ndjson(accept: &str) -> bool {
+    let (mut lines, mut json) = (0.0_f32, 0.0_f32);
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let quality = quality.map_or(1.0, |quality| quality.parse().unwrap_or(0.0));
+        match media_type.as_str() {
+            "application/x-ndjson" | "application/ndjson" => lines = quality,
+            "application/json" => json = quality,
+            _ => {}
+        }
+    }
+    lines > 0.0 && lines >= json
 }
 
 /// The same from a batch's fields.
@@ -212,6 +267,9 @@ mod tests {
             "limit=0",
             "limit=-1",
             "limit=x",
+            "limit=+5",
+            "limit=01",
+            "limit=",
             "cursor=!",
             "cursor=AA",
             "match=",
@@ -235,6 +293,32 @@ mod tests {
         let text = format!("limit=5000&cursor={}", cursor(&key));
         let parsed = query(Some(&text), &["limit", "cursor"]).expect("well-formed");
         assert_eq!((parsed.limit, parsed.after), (1_000, Some(key)));
+    }
+
+    #[test]
+    fn names_may_be_encoded_and_separators_may_be_too_many() {
+        for text in ["tt%6c=30m&", "&ttl=30m", "ttl=30m&&limit=5"] {
+            let parsed = query(Some(text), &["ttl", "limit"]).expect(text);
+            assert_eq!(parsed.ttl_ms, Some(1_800_000), "{text}");
+        }
+        assert!(query(Some("&"), &[]).is_ok());
+        assert!(query(Some("ttl=1m&tt%6c=1m"), &["ttl"]).is_err());
+    }
+
+    #[test]
+    fn lines_are_for_those_who_ask_for_them() {
+        for accept in [
+            "application/x-ndjson",
+            "Application/X-NDJSON;q=0.5",
+            "application/json, application/x-ndjson",
+            "application/json;q=0.1, application/x-ndjson;q=0.2",
+        ] {
+            assert!(wants_ndjson(accept), "{accept}");
+        }
+        for accept in ["", "*/*", "application/x-ndjson;q=0", "application/json, application/x-ndjson; q=0.9"]
+        {
+            assert!(!wants_ndjson(accept), "{accept}");
+        }
     }
 
     #[test]

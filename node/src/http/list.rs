@@ -13,7 +13,7 @@ use mneme_replica::event::Command;
 use mneme_replica::table::Found;
 
 use super::problem::{Answer, Problem};
-use super::records::{ascii, with_acks};
+use super::records::{ascii, shown_content_type, with_acks};
 use super::{Api, extract};
 
 /// Bytes of a page's values: a page beyond it ends early, with a cursor.
@@ -28,7 +28,8 @@ impl Api {
         let pattern = query.pattern.unwrap_or_else(Pattern::any);
         let page = loop {
             let now_ms = self.serving().await?;
-            let page = table.scan(&pattern, query.after.as_ref(), query.limit, now_ms);
+            // One more than the page holds: whether there is a next one is known without a page of nothing.
+            let page = table.scan(&pattern, query.after.as_ref(), query.limit + 1, now_ms);
             if self.driver.serving().is_some() {
                 break (page, now_ms);
             }
@@ -39,20 +40,21 @@ impl Api {
         while let Some((key, found)) = left.next() {
             bytes += if query.has_values { found.bytes().len() } else { 0 };
             records.push(listed(&key, &found, now_ms, query.has_values));
-            if bytes > PAGE_BYTES_MAX && left.len() > 0 {
+            let is_full = bytes > PAGE_BYTES_MAX || records.len() == query.limit;
+            if is_full && left.len() > 0 {
                 resume_after = Some(key);
                 break;
             }
         }
         let cursor = resume_after.as_ref().map(extract::cursor);
-        let is_ndjson =
-            extract::header(&parts.headers, &ACCEPT)?.is_some_and(|accept| accept.contains("ndjson"));
+        let is_ndjson = extract::header(&parts.headers, &ACCEPT)?.is_some_and(extract::wants_ndjson);
         Ok(if is_ndjson { ndjson(&records, cursor) } else { json(&ListAnswer { records, cursor }) })
     }
 
     pub(super) async fn delete_matching(&self, table: &str, parts: &Parts) -> Result<Answer, Problem> {
         let (table, _) = self.table(table)?;
         let query = extract::query(parts.uri.query(), &["match", "ack", "timeout"])?;
+        extract::no_condition(&parts.headers, "a delete by match takes none")?;
         let pattern = query.pattern.ok_or_else(|| {
             Problem::bad_request("give match: `match=**` deletes every record of the table")
         })?;
@@ -105,7 +107,7 @@ pub(crate) fn listed(key: &Key, found: &Found, now_ms: u64, has_value: bool) -> 
         key: key.clone(),
         etag: found.version().etag(),
         ttl_ms: found.ttl_ms(now_ms),
-        content_type: found.content_type().to_owned(),
+        content_type: shown_content_type(found.content_type()).to_owned(),
         value: has_value.then(|| mneme_api::Bytes(found.bytes().to_vec())),
     }
 }

@@ -15,6 +15,7 @@ use mneme_replica::record::Value;
 use mneme_replica::table::{Found, Lookup, Table};
 use mneme_replica::version::Version;
 
+use super::extract::ReadCondition;
 use super::problem::{Answer, Problem, ProblemKind};
 use super::request_body::RequestBody;
 use super::{Api, extract};
@@ -79,10 +80,14 @@ impl Api {
         };
         match lookup {
             Lookup::Found(found) => {
-                if let Some(ttl_ms) = query.touch_ms {
-                    self.touch_after_read(table, key, &found, now_ms, ttl_ms);
+                if let Some(answer) = extract::read_condition(&parts.headers, &found.version().etag())? {
+                    return answer_of_condition(answer, &found, now_ms);
                 }
-                Ok(found_answer(&found, now_ms))
+                let ttl_ms = match query.touch_ms {
+                    Some(ttl_ms) => self.touch_after_read(table, key, &found, now_ms, ttl_ms),
+                    None => found.ttl_ms(now_ms),
+                };
+                Ok(found_answer(&found, ttl_ms))
             }
             Lookup::Gone { version } => Err(Problem::record_deleted(&version.etag())),
             Lookup::Absent { .. } => Err(Problem::record_absent()),
@@ -105,14 +110,19 @@ impl Api {
         }
     }
 
-    /// Moves the deadline later without waiting; most reads of a session find it far enough away.
-    fn touch_after_read(&self, table: &Table, key: Key, found: &Found, now_ms: u64, ttl_ms: u64) {
+    /// Moves the deadline later without waiting; most reads of a session find it far enough away. Gives the time to
+    /// live that is left then: memory has it at once, or never when the touch is refused.
+    fn touch_after_read(&self, table: &Table, key: Key, found: &Found, now_ms: u64, ttl_ms: u64) -> u64 {
         let is_due = now_ms + ttl_ms > found.deadline_ms && found.deadline_ms < found.absolute_deadline_ms;
         if !is_due {
-            return;
+            return found.ttl_ms(now_ms);
         }
         let action = Action::Touch { ttl_ms: Some(ttl_ms), exact: false };
-        self.driver.write_in_background(single(table, key, action, Condition::Always));
+        self.driver.write_in_background(single(table, key.clone(), action, Condition::Always));
+        match table.read(&key, now_ms) {
+            Lookup::Found(touched) => touched.ttl_ms(now_ms),
+            Lookup::Gone { .. } | Lookup::Absent { .. } => found.ttl_ms(now_ms),
+        }
     }
 
     pub(super) async fn put_record<B>(
@@ -148,6 +158,9 @@ impl Api {
         let key = extract::key(path)?;
         let query = extract::query(parts.uri.query(), &["ack", "timeout"])?;
         let condition = extract::condition(&parts.headers)?;
+        if condition == Condition::Absent {
+            return Err(Problem::bad_request("a delete takes If-Match alone"));
+        }
         self.serving().await?;
         let command = single(table, key, Action::Delete, condition);
         single_answer(self.driver.write(command, query.ack, query.timeout).await)
@@ -162,6 +175,7 @@ impl Api {
         let (table, _) = self.table(table)?;
         let key = extract::key(path)?;
         let query = extract::query(parts.uri.query(), &["ttl", "exact", "ack", "timeout"])?;
+        extract::no_condition(&parts.headers, "a touch takes none")?;
         self.serving().await?;
         let action = Action::Touch { ttl_ms: query.ttl_ms, exact: query.is_exact };
         let command = single(table, key, action, Condition::Always);
@@ -217,12 +231,31 @@ fn has_version(lookup: &Lookup, wanted: Version) -> bool {
     }
 }
 
-fn found_answer(found: &Found, now_ms: u64) -> Answer {
+/// The answer to a read whose condition says that the value is not wanted.
+fn answer_of_condition(answer: ReadCondition, found: &Found, now_ms: u64) -> Result<Answer, Problem> {
+    match answer {
+        ReadCondition::NotModified => {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response.headers_mut().insert(ETAG, ascii(found.version().etag()));
+            response.headers_mut().insert(TTL_MS, HeaderValue::from(found.ttl_ms(now_ms)));
+            Ok(response)
+        }
+        ReadCondition::Failed => Err(Problem::condition_failed(Some(&found.version().etag()))),
+    }
+}
+
+/// The media type of a value as clients see it.
+pub(crate) fn shown_content_type(content_type: &str) -> &str {
+    if content_type.is_empty() { "application/octet-stream" } else { content_type }
+}
+
+fn found_answer(found: &Found, ttl_ms: u64) -> Answer {
     let mut response = Response::new(Full::new(Bytes::copy_from_slice(found.bytes())));
     let headers = response.headers_mut();
     headers.reserve(5);
     headers.insert(ETAG, ascii(found.version().etag()));
-    headers.insert(TTL_MS, HeaderValue::from(found.ttl_ms(now_ms)));
+    headers.insert(TTL_MS, HeaderValue::from(ttl_ms));
     let content_type = match found.content_type() {
         "" => HeaderValue::from_static("application/octet-stream"),
         content_type => ascii(content_type.to_owned()),

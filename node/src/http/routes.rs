@@ -17,9 +17,11 @@ use super::status::StatusBody;
 
 #[derive(OpenApi)]
 #[openapi(
+    paths(super::admin::livez, super::admin::readyz, super::admin::metrics, super::admin::openapi),
     info(title = "Mneme", description = "A replicated session cache."),
     components(schemas(mneme_api::Problem)),
-    tags((name = "records"), (name = "table"), (name = "node"))
+    tags((name = "records"), (name = "table"), (name = "node"),
+        (name = "admin", description = "On the admin port alone, without a token"))
 )]
 struct Description;
 
@@ -63,8 +65,12 @@ async fn not_allowed(request: Request) -> Answer {
         ("key" = String, Path, description = "1 to 16 segments split at `/`, each percent-encoded"),
         ("touch" = Option<String>, Query, description = "Also move the idle deadline to so much from now, if that is later; not waited for"),
         ("Mneme-Min-Version" = Option<String>, Header, description = "Wait up to 50 ms for this version"),
+        ("If-None-Match" = Option<String>, Header, description = "ETags that the client has, or `*`"),
+        ("If-Match" = Option<String>, Header, description = "Only when this version is stored; `*`: any"),
     ),
     responses(
+        (status = 304, description = "The client has this version"),
+        (status = 412, description = "The condition does not hold", body = Problem, content_type = "application/problem+json"),
         (status = 200, description = "Done", content_type = "application/octet-stream", headers(("ETag" = String, description = "The version"), ("Mneme-Ttl-Ms" = u64, description = "Milliseconds until it expires"))),
         (status = 400, description = "The request is malformed", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "A valid token is needed", body = Problem, content_type = "application/problem+json"),
@@ -240,7 +246,8 @@ async fn delete_matching(State(api): State<Arc<Api>>, request: Request) -> Answe
     answer(api.delete_matching(table_of(parts.uri.path()), &parts).await)
 }
 
-/// Runs operations as one: reads see the state before, all writes are applied or none.
+/// Runs operations as one: reads see the state before, all writes are applied or none. Values that are read may have 8
+/// MiB in all; beyond that the whole is 413, and nothing is applied: ask for fewer at a time.
 #[utoipa::path(
     post,
     path = "/v1/tables/{table}/batch",
@@ -257,7 +264,7 @@ async fn delete_matching(State(api): State<Arc<Api>>, request: Request) -> Answe
         (status = 401, description = "A valid token is needed", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "The table is unknown, or nothing is stored under the key", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "The condition does not hold", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body, or the answer, is too large", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The node does not serve for now", body = Problem, content_type = "application/problem+json"),
         (status = 504, description = "The write may have been applied", body = Problem, content_type = "application/problem+json"),
         (status = 507, description = "The table or the volume is full", body = Problem, content_type = "application/problem+json"),
@@ -267,7 +274,7 @@ async fn batch(State(api): State<Arc<Api>>, request: Request) -> Answer {
     api.described(request).await
 }
 
-/// This node, its members, tables, sources and file.
+/// This node, its members, tables, sources and file. Also on the admin port, without a token.
 #[utoipa::path(
     get,
     path = "/v1/status",
