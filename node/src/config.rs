@@ -2,6 +2,7 @@
 
 mod file;
 mod flags;
+mod reason;
 mod reference;
 
 use std::net::SocketAddr;
@@ -62,7 +63,32 @@ const NAME_BYTES_MAX: usize = 253;
 
 /// A port beyond loopback needs a secret, unless somebody says that it does not.
 fn is_exposed(address: SocketAddr) -> bool {
-    !address.ip().is_loopback()
+    // An IPv4 address may come dressed as one of IPv6.
+    !address.ip().to_canonical().is_loopback()
+}
+
+/// Checks a name of a cluster or a node.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(format!("give 1 to {NAME_BYTES_MAX} printable characters"));
+    }
+    Ok(())
+}
+
+/// Reads an address at which peers reach this node: its port is no other node's to guess.
+fn advertised_address(text: &str) -> Result<String, String> {
+    let address = parse_address(text)?;
+    if address == text { Ok(address) } else { Err("give host:port, an IPv6 address in brackets".to_owned()) }
+}
+
+/// Two ports cannot be one.
+fn check_addresses(addresses: [(&'static str, SocketAddr); 3], errors: &mut Vec<ConfigError>) {
+    for (index, (flag, address)) in addresses.iter().enumerate() {
+        let twin = addresses[..index].iter().find(|(_, other)| other == address && address.port() != 0);
+        if let Some((other, _)) = twin {
+            errors.push(ConfigError::SameAddress { flag, other, address: *address });
+        }
+    }
 }
 
 impl Config {
@@ -88,14 +114,11 @@ impl Config {
         let cluster = flags.cluster.or(file.cluster).unwrap_or_else(|| "mneme".to_owned());
         let node_name = flags.node_name.or(file.node_name).unwrap_or_else(host_name);
         for (name, value) in [("cluster", &cluster), ("nodeName", &node_name)] {
-            if value.is_empty() || value.len() > NAME_BYTES_MAX || value.chars().any(char::is_control) {
-                errors.push(ConfigError::Value {
-                    name,
-                    reason: format!("1 to {NAME_BYTES_MAX} printable characters"),
-                });
+            if let Err(reason) = check_name(value) {
+                errors.push(ConfigError::Value { name, reason });
             }
         }
-        let advertise = flags.advertise.or(file.advertise).map(|text| parse_address(&text));
+        let advertise = flags.advertise.or(file.advertise).map(|text| advertised_address(&text));
         let advertise = advertise.transpose().unwrap_or_else(|reason| {
             errors.push(ConfigError::Value { name: "advertise", reason });
             None
@@ -112,12 +135,16 @@ impl Config {
             &mut errors,
         );
         let tables = tables(file.tables, &mut errors);
+        let admin_addr = flags.admin_addr.or(file.admin_addr).unwrap_or(loopback(7072));
+        let addresses =
+            [("--client-addr", client_addr), ("--peer-addr", peer_addr), ("--admin-addr", admin_addr)];
+        check_addresses(addresses, &mut errors);
         let config = Self {
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or_else(|| "mneme-data".into()),
             node_name,
             client_addr,
             peer_addr,
-            admin_addr: flags.admin_addr.or(file.admin_addr).unwrap_or(loopback(7072)),
+            admin_addr,
             advertise,
             cluster,
             sources,
@@ -277,10 +304,50 @@ mod tests {
 
     #[test]
     fn every_error_is_told() {
-        let file = FileConfig { tables: Some(Vec::new()), ..FileConfig::default() };
-        let arguments = ["--peer", "a b", "--peers-srv", "x:1", "--cluster", "", "--log-level", "a=b=c"];
-        let errors = Config::merge(flags(&arguments), file).expect_err("five are wrong");
-        assert_eq!(errors.len(), 5, "{errors:?}");
+        let text = |text: &str| Some(text.to_owned());
+        let file = FileConfig {
+            tables: Some(Vec::new()),
+            peer: Some(vec!["a b".to_owned()]),
+            peers_srv: Some(vec!["x:1".to_owned()]),
+            cluster: text(""),
+            log_level: text("loud"),
+            advertise: text("x"),
+            ..FileConfig::default()
+        };
+        let same = ["--client-addr", "127.0.0.1:7071"];
+        let errors = Config::merge(flags(&same), file).expect_err("seven are wrong");
+        assert_eq!(errors.len(), 7, "{errors:?}");
+    }
+
+    #[test]
+    fn a_bad_value_of_a_flag_names_the_flag() {
+        for (flag, value) in [
+            ("--cluster", ""),
+            ("--cluster", "a\nb"),
+            ("--node-name", ""),
+            ("--advertise", "x"),
+            ("--peer", ""),
+            ("--peer", "a:b"),
+            ("--peer", "a:0"),
+            ("--peer", "http://a:1"),
+            ("--peers-dns", "a b"),
+            ("--peers-srv", ""),
+            ("--peers-srv", "x:1"),
+            ("--log-level", "loud"),
+            ("--log-level", "a=b=c"),
+        ] {
+            let error = Cli::try_parse_from(["mneme-node", "run", flag, value]).expect_err(flag);
+            assert!(error.use_stderr() && error.to_string().contains(flag), "{flag} {value:?}: {error}");
+        }
+        for level in ["warn", "info,mneme_node=debug", "off"] {
+            assert_eq!(flags(&["--log-level", level]).log_level.as_deref(), Some(level));
+        }
+    }
+
+    #[test]
+    fn loopback_is_loopback_in_either_dress() {
+        let mapped = "[::ffff:127.0.0.1]:7070".parse().expect("an address");
+        assert!(!is_exposed(mapped) && is_exposed("[::ffff:10.0.0.1]:7070".parse().expect("an address")));
     }
 
     #[test]

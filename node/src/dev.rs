@@ -29,6 +29,17 @@ pub enum DevError {
         #[source]
         source: std::io::Error,
     },
+    /// Somebody else has a port.
+    #[error("port {port} of node {number} is in use: is another `dev` running?")]
+    Port {
+        /// Whose.
+        number: u16,
+        /// Which.
+        port: u16,
+        /// Why it cannot be had.
+        #[source]
+        source: std::io::Error,
+    },
     /// A node ended before it was ready.
     #[error("node {number} ended at once; its log is {log}")]
     Ended {
@@ -67,6 +78,9 @@ fn port(number: u16, base: u16) -> u16 {
 pub async fn dev(nodes: u16, directory: &Path, shutdown: impl Future<Output = ()>) -> Result<(), DevError> {
     let mut started = Vec::new();
     for number in 0..nodes {
+        check_ports(number)?;
+    }
+    for number in 0..nodes {
         started.push(start(number, nodes, directory)?);
     }
     let client = Client::builder(TokioExecutor::new()).build_http();
@@ -85,11 +99,28 @@ pub async fn dev(nodes: u16, directory: &Path, shutdown: impl Future<Output = ()
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            _ = ticks.tick() => show_state(&client, nodes, &mut last_line).await,
+            _ = ticks.tick() => {
+                // One that was killed is waited for, so that nothing of it is left.
+                for node in &mut started {
+                    let _ = node.child.try_wait();
+                }
+                show_state(&client, nodes, &mut last_line).await;
+            }
         }
     }
     println!();
     stop(started).await
+}
+
+/// A port that somebody else has would answer as if the node were there.
+fn check_ports(number: u16) -> Result<(), DevError> {
+    for base in [7070, 7071, 7072] {
+        let port = port(number, base);
+        // Given back at once: the node takes it in a moment.
+        let taken = std::net::TcpListener::bind(("127.0.0.1", port));
+        taken.map_err(|source| DevError::Port { number, port, source })?;
+    }
+    Ok(())
 }
 
 fn start(number: u16, nodes: u16, directory: &Path) -> Result<DevNode, DevError> {
@@ -125,10 +156,14 @@ async fn is_ready(client: &HttpClient, number: u16) -> bool {
 
 async fn wait_until_ready(client: &HttpClient, nodes: &mut [DevNode]) -> Result<(), DevError> {
     for node in nodes {
-        while !is_ready(client, node.number).await {
+        loop {
+            let is_ready = is_ready(client, node.number).await;
             let ended = node.child.try_wait().ok().flatten();
             if ended.is_some() {
                 return Err(DevError::Ended { number: node.number, log: node.log.clone() });
+            }
+            if is_ready {
+                break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap as FastMap;
 use mneme_api::{TableConfig, TableName};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use crate::peers::lanes::Lanes;
 use crate::storage::writer::{Owner, Queue, StoredSize};
+use crate::telemetry::Repeats;
 use crate::wall_clock;
 
 /// Bytes of a record in the file beyond key and value, roughly.
@@ -80,6 +81,7 @@ pub struct Driver {
     dialled: watch::Sender<Dialled>,
     queue: Queue,
     stored: Mutex<StoredSize>,
+    refusals: Mutex<Repeats>,
     metrics: Arc<Metrics>,
 }
 
@@ -109,6 +111,7 @@ impl Driver {
             dialled: watch::Sender::new(Vec::new()),
             queue,
             stored: Mutex::default(),
+            refusals: Mutex::default(),
             metrics,
             inner: Mutex::new(Inner {
                 replica,
@@ -378,7 +381,10 @@ impl Driver {
             }
             Notice::PeerRefused { address, refusal } => {
                 self.metrics.link_refusals.inc();
-                tracing::warn!(peer.address = %address, reason = %refusal, "a peer was refused");
+                // It is dialled, or dials, every second.
+                if self.refusals.lock().is_due(address, &refusal.to_string(), Instant::now()) {
+                    tracing::warn!(peer.address = %address, reason = %refusal, "a peer was refused");
+                }
             }
             Notice::PeerRetired { peer } => tracing::info!(peer.id = %peer, "member retired"),
             Notice::Ready => tracing::info!("serving"),

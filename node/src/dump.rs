@@ -41,6 +41,14 @@ pub enum DumpError {
         /// The name.
         name: String,
     },
+    /// No such table: whoever leaves one out means one that is there.
+    #[error("the file has no table {table}; it has {known}")]
+    TableUnknown {
+        /// The name.
+        table: TableName,
+        /// Those there are.
+        known: String,
+    },
     /// The output is there already.
     #[error("{path} exists: it is not overwritten")]
     Exists {
@@ -81,6 +89,11 @@ pub async fn dump(directory: &Path, sqlite: Option<&Path>, left_out: &[String]) 
     }
     let _lock = lock::lock(directory)?;
     let (replica, now_ms) = load(directory).await?;
+    let known: BTreeSet<&TableName> = replica.tables().map(|table| table.name()).collect();
+    if let Some(table) = left_out.iter().find(|table| !known.contains(table)) {
+        let known = known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        return Err(DumpError::TableUnknown { table: table.clone(), known });
+    }
     match sqlite {
         None => {
             let mut output = std::io::BufWriter::new(std::io::stdout().lock());

@@ -9,6 +9,7 @@ pub mod dev;
 pub mod driver;
 pub mod dump;
 pub mod http;
+mod joining;
 pub mod metrics;
 pub mod node;
 pub mod peers;

@@ -10,8 +10,10 @@ use mneme_node::config::{self, Cli, Command, Config, ConfigError, FileConfig, Ru
 use mneme_node::dev::dev;
 use mneme_node::dump::{DumpError, dump};
 use mneme_node::node::{self, RunError};
+use mneme_node::peers::discovery::Source;
 use mneme_node::shutdown::{abort_on_panic, asked_to_stop};
 use mneme_node::telemetry;
+use rustix::fs::Mode;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -25,6 +27,8 @@ const CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     abort_on_panic();
+    // Whatever this program writes may hold sessions: it is its user's alone.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -64,9 +68,10 @@ async fn run(command: Command) -> ExitCode {
             ended.map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
         }
         Command::CheckConfig { file } => match read_config(Some(&file), RunFlags::for_check()) {
-            Ok(_) => {
+            Ok(config) => {
                 // Where the text cannot be written, the exit code says it.
                 let _ = writeln!(std::io::stdout(), "{}: no errors", file.display());
+                tell_missing(&config);
                 ExitCode::SUCCESS
             }
             Err(errors) => tell(&errors, Some(&file)),
@@ -74,7 +79,9 @@ async fn run(command: Command) -> ExitCode {
         Command::Dump { data_dir, sqlite, drop_table } => {
             match dump(&data_dir, sqlite.as_deref(), &drop_table).await {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error @ DumpError::TableName { .. }) => fail(&error, USAGE),
+                Err(error @ (DumpError::TableName { .. } | DumpError::TableUnknown { .. })) => {
+                    fail(&error, USAGE)
+                }
                 Err(error) => fail(&error, STORAGE),
             }
         }
@@ -118,6 +125,20 @@ fn read_config(path: Option<&Path>, flags: RunFlags) -> Result<Config, Vec<Confi
     Config::merge(flags, file)
 }
 
+/// Files that are named and not here. No error: a file may be checked on another machine than its node's.
+fn tell_missing(config: &Config) {
+    let peers = config.sources.iter().filter_map(|source| match source {
+        Source::File(path) => Some(("peersFile", path)),
+        Source::List(_) | Source::Dns(_) => None,
+    });
+    let secrets =
+        [("authTokensFile", &config.auth_tokens_file), ("clusterSecretFile", &config.cluster_secret_file)];
+    let secrets = secrets.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
+    for (name, path) in peers.chain(secrets).filter(|(_, path)| !path.exists()) {
+        println!("note: {name}: there is no {} on this machine", path.display());
+    }
+}
+
 fn tell(errors: &[ConfigError], path: Option<&Path>) -> ExitCode {
     for error in errors {
         match path {
@@ -125,7 +146,9 @@ fn tell(errors: &[ConfigError], path: Option<&Path>) -> ExitCode {
             None => eprintln!("mneme-node: {error}"),
         }
     }
-    ExitCode::from(CONFIGURATION)
+    // Without a file all values are from flags; what they leave open to strangers is the configuration's fault.
+    let is_usage = path.is_none() && !errors.iter().any(|error| matches!(error, ConfigError::Exposed { .. }));
+    ExitCode::from(if is_usage { USAGE } else { CONFIGURATION })
 }
 
 fn fail(error: &dyn Error, code: u8) -> ExitCode {

@@ -107,7 +107,9 @@ impl Metrics {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode_registry(&mut text, &self.registry);
-        let _ = encode(&mut text, &replica(driver));
+        let (registry, unused) = replica(driver);
+        text.push_str(&unused);
+        let _ = encode(&mut text, &registry);
         text
     }
 }
@@ -115,9 +117,10 @@ impl Metrics {
 /// Labels given as pairs.
 type Labels = Vec<(&'static str, String)>;
 
-/// What the replica says of itself now.
-fn replica(driver: &Driver) -> Registry {
-    let mut registry = Registry::with_prefix("mneme");
+/// What the replica says of itself now, and the lines that describe metrics without any value: the registry leaves
+/// these out, and who looks for a metric of peers before there are any should find it.
+fn replica(driver: &Driver) -> (Registry, String) {
+    let (mut registry, mut unused) = (Registry::with_prefix("mneme"), String::new());
     let (status, size) = (driver.status(), driver.stored_size());
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
@@ -126,6 +129,10 @@ fn replica(driver: &Driver) -> Registry {
             && labels.is_empty()
         {
             registry.register(name, help, ConstGauge::new(*value));
+            return;
+        }
+        if values.is_empty() {
+            unused.push_str(&format!("# HELP mneme_{name} {help}.\n# TYPE mneme_{name} gauge\n"));
             return;
         }
         let family = Family::<Labels, Gauge>::default();
@@ -203,5 +210,5 @@ fn replica(driver: &Driver) -> Registry {
     ] {
         registry.register(name, help, ConstCounter::new(value));
     }
-    registry
+    (registry, unused)
 }

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::driver::{Driver, Ending};
 use crate::http::auth::{self, AuthTokens};
 use crate::http::{Api, ClientService, StatusContext, admin_router, server};
+use crate::joining::{follow_discovery, tell_waiting};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::peers::discovery::dns::Dns;
@@ -286,6 +287,7 @@ impl Node {
         spawn(Box::pin(discovery.run(stop_discovery.clone())));
         spawn(Box::pin(last_good::keep(config.data_dir.clone(), discovered.clone(), stop.clone())));
         spawn(Box::pin(follow_discovery(driver.clone(), discovered.clone(), stop.clone())));
+        spawn(Box::pin(tell_waiting(driver.clone(), discovered.clone(), stop.clone())));
         spawn(Box::pin(peers.run(listeners.peer, discovered, stop_discovery.clone(), stop.clone())));
         let clients_left = {
             let (service, stop, left) =
@@ -391,30 +393,4 @@ async fn watch_over(
 async fn wait_for(mut ending: watch::Receiver<Ending>, wanted: Ending) {
     // The driver outlives every receiver.
     let _ = ending.wait_for(|ending| *ending == wanted).await;
-}
-
-/// Tells the replica what discovery knows.
-async fn follow_discovery(
-    driver: Arc<Driver>,
-    mut discovered: watch::Receiver<Discovered>,
-    stop: CancellationToken,
-) {
-    loop {
-        let event = {
-            let discovered = discovered.borrow_and_update();
-            Event::Discovered {
-                addresses: discovered.addresses().into_iter().collect(),
-                is_configured: discovered.is_configured(),
-                is_complete: discovered.is_complete(),
-            }
-        };
-        driver.step(event);
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = discovered.changed() => if changed.is_err() {
-                stop.cancelled().await;
-                return;
-            },
-        }
-    }
 }

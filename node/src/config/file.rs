@@ -8,6 +8,7 @@ use mneme_api::{TableConfig, TableConfigError, TableName, parse_duration};
 use serde::{Deserialize, Deserializer};
 use serde_yaml::{Mapping, Value};
 
+use super::reason::reason;
 use crate::storage::Durability;
 use crate::telemetry::LogFormat;
 
@@ -49,6 +50,16 @@ pub enum ConfigError {
     Twice {
         /// Its name.
         table: TableName,
+    },
+    /// Two ports on one address.
+    #[error("{flag} is the address of {other} too: {address}")]
+    SameAddress {
+        /// One.
+        flag: &'static str,
+        /// The other.
+        other: &'static str,
+        /// Where both would be.
+        address: SocketAddr,
     },
     /// A port that strangers reach.
     #[error(
@@ -203,6 +214,10 @@ pub fn check(text: &str) -> Result<FileConfig, Vec<ConfigError>> {
 }
 
 fn check_tables(text: &str, tables: &Value, errors: &mut Vec<ConfigError>) {
+    if tables.as_sequence().is_some_and(Vec::is_empty) {
+        let line = line_of(text, &[Step::Name("tables".to_owned())]);
+        errors.push(ConfigError::Line { line, reason: "tables: declare at least one".to_owned() });
+    }
     let mut seen: Vec<String> = Vec::new();
     for (index, table) in tables.as_sequence().into_iter().flatten().enumerate() {
         let element = [Step::Name("tables".to_owned()), Step::Element(index)];
@@ -249,15 +264,6 @@ fn line_of_twin(text: &str, error: &serde_yaml::Error) -> Option<usize> {
         |line: &str| content(line).is_some_and(|(_, rest)| rest.strip_prefix(&name).is_some_and(is_name_end));
     let (index, _) = text.lines().enumerate().filter(|(_, line)| is_it(line)).nth(1)?;
     Some(index + 1)
-}
-
-/// An error without the place that serde_yaml appends: the place is ours to say.
-fn reason(error: &serde_yaml::Error) -> String {
-    let text = error.to_string();
-    match text.find(" at line ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
 }
 
 fn shown(name: &Value) -> String {
@@ -362,6 +368,26 @@ mod tests {
             "tables:\n- name: a\n  defaultTtl: 40d\n- name: b\n- name: b\n",
             &[(2, "defaultTtl is longer"), (5, "twice")],
         );
+    }
+
+    #[test]
+    fn reasons_speak_of_the_file_and_not_of_the_program() {
+        check_lines("tables: []\n", &[(1, "at least one")]);
+        check_lines(
+            "tables:\n- name: a\n  kind: other\n  maxBytes: -1\n  maxValueBytes: big\n",
+            &[(3, "`other` is not known"), (4, "a number of at least 0"), (5, "a number of at least 0")],
+        );
+        check_lines(
+            "peer: one\nnoAuth: maybe\npeersDns: {a: b}\nprot: 1\n",
+            &[(1, "a list"), (2, "true or false"), (3, "a list of texts"), (4, "there is no setting `prot`")],
+        );
+        let text =
+            "tables:\n- name: a\n  kind: other\n  maxBytes: -1\npeer: one\nnoAuth: maybe\npeersDns: {a: b}\n";
+        for error in check(text).expect_err("four are wrong") {
+            for word in ["u64", "variant", "sequence", "enum", "boolean", "invalid type"] {
+                assert!(!error.to_string().contains(word), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use mneme_api::parse_duration;
 
+use crate::peers::discovery::dns::Question;
+use crate::peers::discovery::parse_address;
 use crate::storage::Durability;
 use crate::telemetry::LogFormat;
 
@@ -52,6 +55,26 @@ pub enum Command {
     },
 }
 
+fn name(text: &str) -> Result<String, String> {
+    super::check_name(text).map(|()| text.to_owned())
+}
+
+fn peer(text: &str) -> Result<String, String> {
+    parse_address(text)
+}
+
+fn dns_name(text: &str) -> Result<String, String> {
+    Question::addresses(text).map(|_| text.to_owned())
+}
+
+fn service_name(text: &str) -> Result<String, String> {
+    Question::services(text).map(|_| text.to_owned())
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    crate::telemetry::filter(text).map(|_| text.to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
@@ -63,7 +86,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "DIR", env = "MNEME_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Label for people; identity is in the file. [default: the host name]
-    #[arg(long, value_name = "NAME", env = "MNEME_NODE_NAME")]
+    #[arg(long, value_name = "NAME", env = "MNEME_NODE_NAME", value_parser = name)]
     pub node_name: Option<String>,
     /// Where clients connect. [default: 127.0.0.1:7070]
     #[arg(long, value_name = "IP:PORT", env = "MNEME_CLIENT_ADDR")]
@@ -75,25 +98,25 @@ pub struct RunFlags {
     #[arg(long, value_name = "IP:PORT", env = "MNEME_ADMIN_ADDR")]
     pub admin_addr: Option<SocketAddr>,
     /// How peers reach the peer port. [default: the peer address, or what peers see]
-    #[arg(long, value_name = "HOST:PORT", env = "MNEME_ADVERTISE")]
+    #[arg(long, value_name = "HOST:PORT", env = "MNEME_ADVERTISE", value_parser = super::advertised_address)]
     pub advertise: Option<String>,
     /// Name of the cluster; nodes of another are never merged. [default: mneme]
-    #[arg(long, value_name = "NAME", env = "MNEME_CLUSTER")]
+    #[arg(long, value_name = "NAME", env = "MNEME_CLUSTER", value_parser = name)]
     pub cluster: Option<String>,
     /// Configuration file: tables and any flag, YAML, in camelCase.
     #[arg(long, value_name = "FILE", env = "MNEME_CONFIG")]
     pub config: Option<PathBuf>,
     /// Address of a peer; repeatable, a host without a port means port 7071.
-    #[arg(long, value_name = "HOST[:PORT]", env = "MNEME_PEER", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST[:PORT]", env = "MNEME_PEER", value_delimiter = ',', value_parser = peer)]
     pub peer: Vec<String>,
     /// File with one peer a line, or in the format of .hosts.erlang; watched.
     #[arg(long, value_name = "FILE", env = "MNEME_PEERS_FILE")]
     pub peers_file: Option<PathBuf>,
     /// Name whose A and AAAA records are peers: a headless service; repeatable.
-    #[arg(long, value_name = "NAME[:PORT]", env = "MNEME_PEERS_DNS", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME[:PORT]", env = "MNEME_PEERS_DNS", value_delimiter = ',', value_parser = dns_name)]
     pub peers_dns: Vec<String>,
     /// Name whose SRV records are peers; repeatable.
-    #[arg(long, value_name = "NAME", env = "MNEME_PEERS_SRV", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", env = "MNEME_PEERS_SRV", value_delimiter = ',', value_parser = service_name)]
     pub peers_srv: Vec<String>,
     /// DNS server to ask for every name of a peer. [default: the system's]
     #[arg(long, value_name = "IP:PORT", env = "MNEME_DNS_SERVER")]
@@ -101,7 +124,8 @@ pub struct RunFlags {
     /// When a write counts as durable: on the disk, or with the operating system. [default: fsync]
     #[arg(long, env = "MNEME_DURABILITY")]
     pub durability: Option<Durability>,
-    /// How long a joining node tries its known addresses before it serves without them. [default: 5s]
+    /// How long a joining node tries its known addresses before it serves without them; without records of its own it
+    /// tries for 30s at least. [default: 5s]
     #[arg(long, value_name = "DURATION", env = "MNEME_JOIN_TIMEOUT", value_parser = duration)]
     pub join_timeout: Option<Duration>,
     /// How long a stop may take. [default: 10s]
@@ -114,13 +138,13 @@ pub struct RunFlags {
     #[arg(long, value_name = "FILE", env = "MNEME_CLUSTER_SECRET_FILE")]
     pub cluster_secret_file: Option<PathBuf>,
     /// Listen beyond loopback without tokens or secret.
-    #[arg(long, env = "MNEME_NO_AUTH")]
+    #[arg(long, env = "MNEME_NO_AUTH", value_parser = FalseyValueParser::new())]
     pub no_auth: bool,
     /// How log lines look. [default: text]
     #[arg(long, env = "MNEME_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
     /// What is logged: error, warn, info, debug or trace. [default: info]
-    #[arg(long, value_name = "LEVEL", env = "MNEME_LOG_LEVEL")]
+    #[arg(long, value_name = "LEVEL", env = "MNEME_LOG_LEVEL", value_parser = log_level)]
     pub log_level: Option<String>,
     /// Stop when standard input ends: how `dev` takes its nodes with it.
     #[arg(long, hide = true)]

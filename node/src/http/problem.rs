@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use mneme_api::BatchResult;
 use mneme_replica::effect::Rejection;
+use mneme_replica::status::NodeState;
 
 /// Bytes of path and headers of a request, at most (431). The connection's buffer is larger, so that the answer can be
 /// given before the connection is closed.
@@ -166,9 +167,20 @@ impl Problem {
             .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
     }
 
-    pub(super) fn not_serving() -> Self {
-        let detail = "the node is catching up with its peers; try again, or another node";
-        Self::new(ProblemKind::NotServing, detail)
+    /// Why a node does not serve that is in this state.
+    pub(super) fn not_serving(state: NodeState) -> Self {
+        match state {
+            NodeState::Draining => Self::draining(),
+            NodeState::Starting => {
+                let detail = "the node waits for a first answer of the peers it was told of; its log and /v1/status \
+                              name them; try again, or another node";
+                Self::new(ProblemKind::NotServing, detail)
+            }
+            NodeState::Joining | NodeState::Ready | NodeState::ReadOnly => {
+                let detail = "the node is catching up with its peers; try again, or another node";
+                Self::new(ProblemKind::NotServing, detail)
+            }
+        }
     }
 
     pub(super) fn outcome_unknown(etag: Option<&str>) -> Self {
@@ -199,7 +211,7 @@ impl Problem {
                     "most peers find this node's clock ahead of theirs, or it was just set; use another node";
                 Self::new(ProblemKind::Clock, detail)
             }
-            Rejection::NotReady => Self::not_serving(),
+            Rejection::NotReady => Self::not_serving(NodeState::Joining),
             Rejection::Draining => Self::draining(),
             Rejection::Overloaded => {
                 Self::new(ProblemKind::Overloaded, "too many writes wait; try again in a moment")

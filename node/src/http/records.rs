@@ -45,7 +45,9 @@ impl Api {
         }
         // A node that is stopping will not serve again.
         tokio::select! {
-            serving = self.driver.wait_until_serving(SERVING_WAIT) => serving.ok_or_else(Problem::not_serving),
+            serving = self.driver.wait_until_serving(SERVING_WAIT) => {
+                serving.ok_or_else(|| Problem::not_serving(self.driver.status().state))
+            }
             () = self.draining.cancelled() => Err(Problem::draining()),
         }
     }

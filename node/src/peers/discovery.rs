@@ -259,9 +259,13 @@ impl Discovery {
         self.discovered.send_if_modified(|discovered| {
             let state = &mut discovered.sources[index];
             let before = (state.has_answered, state.last_error.clone());
+            let is_used = !answer.addresses.is_empty();
             let is_changed = state.take(answer, boot_ms, |address| (self.contact)(address));
             if state.last_error != before.1 {
                 match &state.last_error {
+                    Some(error) if is_used => {
+                        tracing::warn!(source = %state.source, error, "a part of what discovery found cannot be used");
+                    }
                     Some(error) => tracing::warn!(source = %state.source, error, "discovery failed"),
                     None => tracing::info!(source = %state.source, "discovery works again"),
                 }
