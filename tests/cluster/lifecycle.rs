@@ -27,6 +27,11 @@ fn wrong_flags_and_files_have_their_exit_codes() {
     assert_exit(&mneme_node(&["run", "--client-addr", "here"]), 64, "client-addr");
     assert_exit(&mneme_node(&["run", "--join-timeout", "0s"]), 64, "zero");
     assert_exit(&mneme_node(&[]), 64, "Usage");
+    assert_exit(&mneme_node(&["run", "--peer", "http://a:1"]), 64, "--peer");
+    assert_exit(&mneme_node(&["run", "--cluster", ""]), 64, "--cluster");
+    let same = ["run", "--data-dir", &path("none"), "--client-addr", "127.0.0.1:7071"];
+    assert_exit(&mneme_node(&same), 64, "--peer-addr");
+    assert!(!directory.path().join("none").exists(), "nothing was begun");
     assert_exit(&mneme_node(&["run", "--config", &path("missing")]), 78, "missing");
     assert_exit(&mneme_node(&["run", "--client-addr", "0.0.0.0:0"]), 78, "--auth-tokens-file");
     assert_exit(&mneme_node(&["run", "--peer-addr", "0.0.0.0:0"]), 78, "--cluster-secret-file");
@@ -34,8 +39,10 @@ fn wrong_flags_and_files_have_their_exit_codes() {
     assert_exit(&mneme_node(&["check-config", &path("bad.yaml")]), 78, "line 2: prot");
     assert_exit(&mneme_node(&["check-config", &path("bad.yaml")]), 78, "line 4: ");
     assert_exit(&mneme_node(&["run", "--config", &path("bad.yaml")]), 78, "line 2: prot");
-    std::fs::write(path("good.yaml"), "cluster: shop\n").expect("writable");
-    assert!(mneme_node(&["check-config", &path("good.yaml")]).status.success());
+    let text = format!("cluster: shop\nauthTokensFile: {}\n", path("later"));
+    std::fs::write(path("good.yaml"), text).expect("writable");
+    let good = mneme_node(&["check-config", &path("good.yaml")]);
+    assert!(good.status.success() && String::from_utf8_lossy(&good.stdout).contains("note: authTokensFile"));
     std::fs::write(path("tokens"), "\n").expect("writable");
     let data = path("data");
     let run = mneme_node(&["run", "--data-dir", &data, "--auth-tokens-file", &path("tokens")]);
@@ -175,6 +182,35 @@ async fn a_dump_holds_the_records_of_a_stopped_node() {
     assert_exit(&mneme_node(&["dump", "--data-dir", &data, "--sqlite", &sqlite]), 74, "exists");
     let left_out = mneme_node(&["dump", "--data-dir", &data, "--drop-table", "sessions"]);
     assert!(left_out.status.success() && left_out.stdout.is_empty());
+    let unknown = mneme_node(&["dump", "--data-dir", &data, "--drop-table", "carts"]);
+    assert_exit(&unknown, 64, "no table carts; it has sessions");
+}
+
+#[tokio::test]
+async fn what_a_node_writes_is_its_users_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let cluster = Cluster::start(1).await;
+    cluster[0].put("k", "v").send().await.expect(201);
+    let directory = cluster[0].data_dir();
+    let entries =
+        std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    for path in entries.chain([directory.to_owned()]) {
+        let mode = std::fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} has {mode:o}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_waits_for_peers_says_for_whom() {
+    let mut cluster = Cluster::empty();
+    let nobody = mneme_tests::ports::free_loopback();
+    let index = cluster.add(NodeSpec::new("node").peers([nobody]));
+    cluster[index].start();
+    let line = cluster[index].wait_log_line("it says so", |line| line.contains("waiting for peers")).await;
+    assert!(line.contains(&nobody.to_string()), "{line}");
+    let refused = cluster[index].read("k").await.expect_problem(503);
+    assert!(refused.text().contains("waits for a first answer of the peers"), "{}", refused.text());
 }
 
 #[tokio::test]
@@ -212,6 +248,9 @@ async fn dev_runs_three_nodes_and_keeps_their_data() {
         })
         .await;
         if run == 0 {
+            // A second one would show the first one's nodes as its own.
+            let second = directory.path().join("second").display().to_string();
+            assert_exit(&mneme_node(&["dev", "--dir", &second]), 1, "port 7070 of node 0 is in use");
             Request::new(at(0), "PUT", path).body("v").send().await.expect(201);
         }
         assert_eq!(Request::new(at(2), "GET", path).send().await.expect(200).text(), "v");
