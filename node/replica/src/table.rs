@@ -17,7 +17,7 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 use self::entry::Entry;
 pub use self::scan::Page;
 pub(crate) use self::shard::Merged;
-use self::shard::Shard;
+use self::shard::{Arrived, Shard};
 use crate::id::{KeyHash, Origin};
 use crate::limits::DIGEST_BUCKETS;
 use crate::record::{Record, Row, Subject};
@@ -268,7 +268,8 @@ impl Locked<'_> {
     /// Joins `record` into the state of a key at node time `now_ms`; its shard must be among those locked.
     pub(crate) fn merge(&mut self, subject: &Subject, hash: KeyHash, record: &Record, now_ms: u64) -> Merged {
         let (table, is_own) = (self.table, self.is_own);
-        self.shard(hash).merge(table.kind, &table.origins, subject, hash, record, now_ms, is_own)
+        let arrived = Arrived { subject, hash, record, now_ms, is_own };
+        self.shard(hash).merge(table.kind, &table.origins, &arrived)
     }
 
     /// Gives up the value of an expired record whose key was deleted before: what stays is a tombstone with its version.

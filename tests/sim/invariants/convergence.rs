@@ -9,6 +9,8 @@ use crate::world::World;
 
 pub(super) fn check(oracle: &Oracle, world: &World) -> Result<(), Violation> {
     let mut states = Vec::new();
+    // One time for all: clocks differ, and deadlines fall between them.
+    let now_ms = world.nodes[0].replica.as_ref().map_or(0, |replica| replica.status().now_ms);
     for (index, node) in world.nodes.iter().enumerate() {
         let Some(replica) = &node.replica else {
             return Err(Violation(format!("node {index} is down at the end")));
@@ -23,12 +25,11 @@ pub(super) fn check(oracle: &Oracle, world: &World) -> Result<(), Violation> {
         let held = oracle.sessions.keys().map(|key| {
             let hash = mneme_replica::id::KeyHash::of(key);
             // What has expired is dropped at steps of ten seconds, on some a moment before others.
-            let is_kept =
-                |record: &Record| record.is_deleted() || record.deadline_ms() > replica.status().now_ms;
+            let is_kept = |record: &Record| record.is_deleted() || record.deadline_ms() > now_ms;
             table.as_ref().and_then(|table| table.row(hash)).map(|row| row.record).filter(is_kept)
         });
         let held: Vec<_> = held.collect();
-        let lists = [World::sessions(), World::cache()].map(|name| list(replica, &name));
+        let lists = [World::sessions(), World::cache()].map(|name| list(replica, &name, now_ms));
         states.push((replica.vector(), held, lists));
     }
     let (first_vector, first_held, first_lists) = &states[0];
@@ -51,9 +52,8 @@ pub(super) fn check(oracle: &Oracle, world: &World) -> Result<(), Violation> {
 }
 
 /// Records whose end is not so near that clocks decide, with their versions.
-fn list(replica: &Replica, name: &TableName) -> Vec<String> {
+fn list(replica: &Replica, name: &TableName, now_ms: u64) -> Vec<String> {
     let pattern = Pattern::from_path("**").expect("a pattern");
-    let now_ms = replica.status().now_ms;
     let page =
         replica.table(name).map(|table| table.scan(&pattern, None, usize::MAX, now_ms)).unwrap_or_default();
     let is_lasting = |ttl_ms: u64| ttl_ms > 2_000;

@@ -46,6 +46,17 @@ pub(crate) struct Merged {
     pub(crate) filed_second: u32,
 }
 
+/// A record on its way into a shard.
+pub(super) struct Arrived<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) hash: KeyHash,
+    pub(super) record: &'a Record,
+    /// Node time, milliseconds.
+    pub(super) now_ms: u64,
+    /// A client of this node wrote it.
+    pub(super) is_own: bool,
+}
+
 impl Shard {
     pub(super) fn live(&self, hash: KeyHash) -> Option<&Entry> {
         self.live.find(hash.number(), |entry| entry.hash == hash).map(Box::as_ref)
@@ -110,16 +121,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn merge(
-        &mut self,
-        kind: TableKind,
-        origins: &Origins,
-        subject: &Subject,
-        hash: KeyHash,
-        record: &Record,
-        now_ms: u64,
-        is_own: bool,
-    ) -> Merged {
+    pub(super) fn merge(&mut self, kind: TableKind, origins: &Origins, arrived: &Arrived<'_>) -> Merged {
+        let Arrived { subject, hash, record, now_ms, is_own } = *arrived;
         let before = self.outline(hash, origins);
         let mut after = before.clone().unwrap_or_default();
         let is_changed = after.merge(kind, &as_new(record));

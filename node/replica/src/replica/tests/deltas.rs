@@ -3,7 +3,7 @@
 use super::*;
 
 /// A page takes two of these.
-const LARGE: [u8; 200_000] = [7; 200_000];
+static LARGE: [u8; 200_000] = [7; 200_000];
 
 fn number_of_delta(bench: &Bench) -> u64 {
     let asked = bench.seen.iter().rev().find_map(|effect| match effect {
