@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
-use self::apply::{Applied, Verb};
+use self::apply::Applied;
 use self::build::Template;
 use self::fetch::Observed;
 use self::plan::{Plan, Rollout, Scaling};
@@ -260,14 +260,18 @@ fn next(pass: &Pass, status: &SessionCacheStatus) -> Action {
         Some(Problem::Conflict(_)) => return Action::requeue(jitter(CONFLICT_PAUSE)),
         Some(Problem::Failed(_)) | None => {}
     }
-    let is_quiet = |type_: &str, wanted: &str| {
+    let is = |type_: &str, wanted: &str| {
         status.conditions.iter().any(|condition| condition.type_ == type_ && condition.status == wanted)
     };
-    let is_stopped = status.conditions.iter().any(|condition| condition.reason == "Stopped");
-    let is_steady = pass.applied.changes.iter().all(|change| change.verb == Verb::Restored)
-        && is_quiet("Progressing", "False")
-        && (is_quiet("Ready", "True") || is_stopped);
-    Action::requeue(jitter(if is_steady { STEADY } else { PROGRESSING }))
+    // Objects and pods are watched. What nodes say of themselves is not, and more is to be done as soon as they say it.
+    let is_waiting_for_nodes = pass.plan.as_ref().is_some_and(|plan| {
+        matches!(plan.rollout, Rollout::Announced | Rollout::Waiting { .. } | Rollout::Replacing { .. })
+            || matches!(plan.scaling, Scaling::Down { .. } | Scaling::Blocked { .. })
+    });
+    let pods = pass.observed.as_ref().map_or(&[][..], |observed| &observed.pods[..]);
+    let is_about_to_be_ready = !is("Ready", "True") && !pods.is_empty() && pods.iter().all(plan::is_ready);
+    let pause = if is_waiting_for_nodes || is_about_to_be_ready { PROGRESSING } else { STEADY };
+    Action::requeue(jitter(pause))
 }
 
 /// Name of a set in memory.

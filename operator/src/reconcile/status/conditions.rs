@@ -1,5 +1,7 @@
 //! The four conditions, each with a reason from one list and a message that says what to do.
 
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
@@ -12,6 +14,9 @@ use crate::reconcile::quantity::billionths;
 const SKEW_MS_MAX: i64 = 500;
 /// Characters of a message, at most.
 const MESSAGE_CHARS_MAX: usize = 2_000;
+
+/// A pod that is no older than this is starting; one that is older and not ready needs a look.
+const STARTING: SignedDuration = SignedDuration::from_secs(60);
 
 /// Every reason that a condition can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +43,8 @@ pub enum Reason {
     Complete,
     /// Progressing: pods are being made.
     ScalingUp,
+    /// Progressing: new pods start.
+    MembersStarting,
     /// Progressing: a pod leaves.
     ScalingDown,
     /// Progressing: a pod may not leave yet.
@@ -70,7 +77,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::AllMembersReady,
         Self::MembersNotReady,
         Self::MembersUnknown,
@@ -82,6 +89,7 @@ impl Reason {
         Self::ReconcileFailed,
         Self::Complete,
         Self::ScalingUp,
+        Self::MembersStarting,
         Self::ScalingDown,
         Self::ScaleDownBlocked,
         Self::RollingOut,
@@ -112,6 +120,7 @@ impl Reason {
             Self::ReconcileFailed => "ReconcileFailed",
             Self::Complete => "Complete",
             Self::ScalingUp => "ScalingUp",
+            Self::MembersStarting => "MembersStarting",
             Self::ScalingDown => "ScalingDown",
             Self::ScaleDownBlocked => "ScaleDownBlocked",
             Self::RollingOut => "RollingOut",
@@ -318,6 +327,10 @@ impl<'a> Judge<'a> {
         if plan.scaling == Scaling::Up {
             return (TRUE, Reason::ScalingUp, format!("pods are being made, {} in all", plan.replicas));
         }
+        let starting = self.starting();
+        if !starting.is_empty() {
+            return (TRUE, Reason::MembersStarting, format!("{} start", starting.join(", ")));
+        }
         let growing = self.growing();
         if !growing.is_empty() {
             let text = format!("volumes grow: {}; they do so while their nodes run", growing.join("; "));
@@ -333,10 +346,21 @@ impl<'a> Judge<'a> {
         unready.find_map(|pod| Some(format!("pod {}: {}", pod.name_any(), plan::trouble(pod)?)))
     }
 
+    /// Pods that are young and not ready yet.
+    fn starting(&self) -> Vec<String> {
+        let Some(observed) = self.picture.observed else { return Vec::new() };
+        let is_young = |pod: &&Pod| {
+            let made = pod.metadata.creation_timestamp.as_ref();
+            made.is_some_and(|made| self.picture.now.duration_since(made.0) < STARTING)
+        };
+        let unready = observed.pods.iter().filter(|pod| !plan::is_ready(pod));
+        unready.filter(is_young).map(ResourceExt::name_any).collect()
+    }
+
     /// Claims whose volumes are smaller than they were asked to be.
     fn growing(&self) -> Vec<String> {
         let Some(observed) = self.picture.observed else { return Vec::new() };
-        let claim = |claim: &k8s_openapi::api::core::v1::PersistentVolumeClaim| {
+        let claim = |claim: &PersistentVolumeClaim| {
             let status = claim.status.as_ref()?;
             let capacity = status.capacity.as_ref()?.get("storage")?.0.clone();
             let wanted = requested(claim);
@@ -384,7 +408,10 @@ impl<'a> Judge<'a> {
         let troubles = self.troubles();
         let unknown = self.unknown();
         let stuck = self.first_trouble();
-        let is_known_bad = self.members.iter().any(|member| !member.ready && !unknown.contains(&member.name));
+        let starting = self.starting();
+        let is_known_bad = self.members.iter().any(|member| {
+            !member.ready && !unknown.contains(&member.name) && !starting.contains(&member.name)
+        });
         if !troubles.is_empty() && is_known_bad && (!is_changing || stuck.is_some()) {
             found.push((Reason::MembersNotReady, troubles));
         }
