@@ -280,6 +280,6 @@ pub fn key<K: ResourceExt>(object: &K) -> String {
 }
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;

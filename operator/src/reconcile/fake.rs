@@ -14,15 +14,24 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-pub(super) use self::cluster::{BAD_IMAGE, FakeNodes};
+pub(crate) use self::cluster::{BAD_IMAGE, FakeNodes};
 
 /// Where in a call the server dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Death {
+pub(crate) enum Death {
     /// Before anything is done.
     Before,
     /// After it is done; nobody hears of it.
     After,
+}
+
+/// Which calls are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// All.
+    All,
+    /// Those that write.
+    Writes,
 }
 
 /// An object with what was applied last.
@@ -32,14 +41,14 @@ struct Stored {
     applied: Value,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     /// By collection (`apis/apps/v1/namespaces/shop/statefulsets`) and name.
     objects: BTreeMap<(String, String), Stored>,
     version: u64,
     calls: Vec<String>,
-    /// The call at which it dies, counted from one, and how many came since.
-    death: Option<(usize, Death)>,
+    /// The call at which it dies, counted from one, whether reads count, and how many came since.
+    death: Option<(usize, Death, Calls)>,
     counted: usize,
     is_dead: bool,
     /// Verb and collection whose calls are refused, with the status.
@@ -48,7 +57,7 @@ struct State {
 
 /// The server.
 #[derive(Clone, Default)]
-pub(super) struct FakeApi {
+pub(crate) struct FakeApi {
     state: Arc<Mutex<State>>,
 }
 
@@ -90,7 +99,7 @@ fn refuse(status: StatusCode, message: &str) -> Answer {
 
 impl FakeApi {
     /// A client of it.
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
@@ -99,36 +108,41 @@ impl FakeApi {
         Client::new(service, "default")
     }
 
+    /// Another server with the same objects.
+    pub(crate) fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.state.lock().clone())) }
+    }
+
     /// It dies at a call, counted from now.
-    pub(super) fn die_at(&self, call: usize, death: Death) {
+    pub(crate) fn die_at(&self, call: usize, death: Death, calls: Calls) {
         let mut state = self.state.lock();
-        (state.death, state.counted) = (Some((call, death)), 0);
+        (state.death, state.counted) = (Some((call, death, calls)), 0);
     }
 
     /// It is back; says whether it had died.
-    pub(super) fn revive(&self) -> bool {
+    pub(crate) fn revive(&self) -> bool {
         let mut state = self.state.lock();
         (state.death, state.counted) = (None, 0);
         std::mem::take(&mut state.is_dead)
     }
 
     /// Calls of a method to a collection are refused.
-    pub(super) fn refuse(&self, method: Method, collection: &'static str, code: u16, message: &'static str) {
+    pub(crate) fn refuse(&self, method: Method, collection: &'static str, code: u16, message: &'static str) {
         self.state.lock().refusals.push((method, collection, code, message));
     }
 
     /// Nothing is refused any more.
-    pub(super) fn refuse_nothing(&self) {
+    pub(crate) fn refuse_nothing(&self) {
         self.state.lock().refusals.clear();
     }
 
     /// Methods and paths since the last time.
-    pub(super) fn take_calls(&self) -> Vec<String> {
+    pub(crate) fn take_calls(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().calls)
     }
 
     /// An object by kind (`statefulsets`) and name.
-    pub(super) fn get(&self, kind: &str, name: &str) -> Option<Value> {
+    pub(crate) fn get(&self, kind: &str, name: &str) -> Option<Value> {
         let state = self.state.lock();
         let found = state
             .objects
@@ -138,7 +152,7 @@ impl FakeApi {
     }
 
     /// All objects of a kind.
-    pub(super) fn all(&self, kind: &str) -> Vec<Value> {
+    pub(crate) fn all(&self, kind: &str) -> Vec<Value> {
         let state = self.state.lock();
         let of_kind =
             state.objects.iter().filter(|((collection, _), _)| collection.ends_with(&format!("/{kind}")));
@@ -146,7 +160,7 @@ impl FakeApi {
     }
 
     /// Changes an object, as somebody else would.
-    pub(super) fn edit(&self, kind: &str, name: &str, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn edit(&self, kind: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let mut state = self.state.lock();
         let key = state
             .objects
@@ -159,13 +173,13 @@ impl FakeApi {
     }
 
     /// Makes an object, as somebody else would.
-    pub(super) fn put(&self, collection: &str, object: Value) {
+    pub(crate) fn put(&self, collection: &str, object: Value) {
         let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
         self.state.lock().store((collection.to_owned(), name), object, None);
     }
 
     /// Deletes an object, as somebody else would.
-    pub(super) fn remove(&self, kind: &str, name: &str) {
+    pub(crate) fn remove(&self, kind: &str, name: &str) {
         let mut state = self.state.lock();
         state
             .objects
@@ -180,8 +194,10 @@ impl FakeApi {
         if state.is_dead {
             return Err(dead());
         }
-        state.counted += 1;
-        let death = state.death.filter(|(call, _)| *call == state.counted).map(|(_, death)| death);
+        let is_counted = |calls| calls == Calls::All || parts.method != Method::GET;
+        state.counted += usize::from(state.death.is_some_and(|(_, _, calls)| is_counted(calls)));
+        let death = state.death.filter(|(call, _, calls)| *call == state.counted && is_counted(*calls));
+        let death = death.map(|(_, death, _)| death);
         state.is_dead = death.is_some();
         if death == Some(Death::Before) {
             return Err(dead());

@@ -5,7 +5,7 @@ use http::Method;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
-use super::fake::{BAD_IMAGE, Death, FakeApi, FakeNodes};
+use super::fake::{BAD_IMAGE, Calls, Death, FakeApi, FakeNodes};
 use super::*;
 use crate::leader::Claim;
 use crate::peers::dns::{Answer, Question, Resolve};
@@ -230,38 +230,44 @@ fn scenarios() -> Vec<(Option<Value>, Value)> {
     vec![(None, first.clone()), (Some(first), other)]
 }
 
-#[tokio::test]
-async fn after_a_death_at_any_call_the_next_pass_goes_on_from_there() {
+async fn begin(before: Option<&Value>, after: &Value) -> World {
+    let world = World::new(before.unwrap_or(after).clone());
+    if before.is_some() {
+        world.settle().await;
+        world.change(|spec| *spec = after.clone());
+    }
+    world
+}
+
+/// Another world that begins as one is.
+fn fork(world: &World) -> World {
+    let (api, nodes) = (world.api.fork(), FakeNodes::default());
+    nodes.follow(&api);
+    let context = context(&api, &nodes, Claim::fixed(Duration::from_secs(3600)));
+    World { api, nodes, context }
+}
+
+/// Kills the API server at each call of the first `passes` passes, and looks where the next operator ends up. Returns how
+/// many deaths there were.
+async fn die_everywhere(passes: usize, calls: Calls) -> usize {
+    let mut deaths = 0;
     for (before, after) in scenarios() {
-        let start = || async {
-            let world = World::new(before.clone().unwrap_or_else(|| after.clone()));
-            if before.is_some() {
-                world.settle().await;
-                world.change(|spec| *spec = after.clone());
-            }
-            world
-        };
-        let reference = start().await;
+        let start = begin(before.as_ref(), &after).await;
+        let reference = fork(&start);
         reference.settle().await;
         let expected = reference.picture();
-        let mut deaths = 0;
         for death in [Death::Before, Death::After] {
             for call in 1.. {
-                let mut world = start().await;
-                // A death may be met in any pass until the set is at rest.
-                world.api.die_at(call, death);
-                let mut has_died = false;
-                for _ in 0..40 {
-                    let _ = world.pass().await;
-                    if world.api.revive() {
-                        has_died = true;
+                let mut world = fork(&start);
+                world.api.die_at(call, death, calls);
+                for _ in 0..passes {
+                    if world.pass().await.is_err() {
                         break;
                     }
-                    world.api.die_at(call.saturating_sub(world.api.take_calls().len()).max(1), death);
-                    break;
+                    world.api.play();
+                    world.nodes.follow(&world.api);
                 }
-                if !has_died {
-                    world.api.revive();
+                if !world.api.revive() {
                     break;
                 }
                 deaths += 1;
@@ -270,8 +276,20 @@ async fn after_a_death_at_any_call_the_next_pass_goes_on_from_there() {
                 assert_eq!(world.picture(), expected, "{death:?} at call {call}");
             }
         }
-        assert!(deaths > 40, "{deaths} deaths are too few: the calls are not all there");
     }
+    deaths
+}
+
+#[tokio::test]
+async fn after_a_death_at_any_call_of_a_pass_the_next_goes_on_from_there() {
+    let deaths = die_everywhere(1, Calls::All).await;
+    assert!(deaths > 100, "{deaths} deaths are too few: the calls are not all there");
+}
+
+#[tokio::test]
+async fn after_a_death_at_any_write_on_the_way_the_next_operator_ends_up_at_the_same() {
+    let deaths = die_everywhere(30, Calls::Writes).await;
+    assert!(deaths > 100, "{deaths} deaths are too few: the calls are not all there");
 }
 
 #[tokio::test]

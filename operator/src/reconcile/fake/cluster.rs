@@ -14,12 +14,12 @@ use super::FakeApi;
 use crate::nodes::{Ask, NodeAnswer};
 
 /// An image that cannot be pulled.
-pub(in crate::reconcile) const BAD_IMAGE: &str = "mneme-node:bad";
+pub(crate) const BAD_IMAGE: &str = "mneme-node:bad";
 
 impl FakeApi {
     /// Lets the StatefulSet controller and the kubelets do one round: pods are made and taken away, at most one that is old
     /// and above the partition is replaced, and each pod is ready if its image is good.
-    pub(in crate::reconcile) fn play(&self) {
+    pub(crate) fn play(&self) {
         for set in self.all("statefulsets") {
             self.play_set(&set);
         }
@@ -144,16 +144,16 @@ fn pod(name: &str, namespace: &str, ordinal: i64, revision: &str, template: &Val
 
 /// What nodes say, with what a test would have them say.
 #[derive(Clone, Default)]
-pub(in crate::reconcile) struct FakeNodes {
+pub(crate) struct FakeNodes {
     /// Nodes that are in touch: those of the pods, `10.0.0.N`.
-    pub(in crate::reconcile) up: Arc<Mutex<BTreeSet<i64>>>,
+    pub(crate) up: Arc<Mutex<BTreeSet<i64>>>,
     /// Writes that everybody says everybody else lacks.
-    pub(in crate::reconcile) lag_writes: Arc<Mutex<u64>>,
+    pub(crate) lag_writes: Arc<Mutex<u64>>,
 }
 
 impl FakeNodes {
     /// All nodes of a set run.
-    pub(in crate::reconcile) fn follow(&self, api: &FakeApi) {
+    pub(crate) fn follow(&self, api: &FakeApi) {
         let ordinal = |pod: &Value| {
             let ip = pod["status"]["podIP"].as_str()?.rsplit_once('.')?.1.parse().ok()?;
             is_ready(pod).then_some(ip)
