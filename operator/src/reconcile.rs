@@ -40,6 +40,9 @@ use crate::writer::{WriteError, Writer};
 /// Pause while an object of somebody else is in the way.
 const CONFLICT_PAUSE: Duration = Duration::from_secs(10);
 
+/// A pass that takes longer is given up: the API server does not answer. What is half done is gone on with.
+const PASS_MAX: Duration = Duration::from_secs(30);
+
 /// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -55,6 +58,9 @@ pub enum Error {
     /// Something could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// It took too long.
+    #[error("the API server does not answer in time")]
+    Timeout,
 }
 
 impl Error {
@@ -63,6 +69,7 @@ impl Error {
         match self {
             Self::Read { source, .. } => Class::of(source),
             Self::Write(error) => Class::of_write(error),
+            Self::Timeout => Class::Transient,
         }
     }
 }
@@ -150,7 +157,8 @@ pub async fn reconcile(context: &Context, cache: &SessionCache) -> Result<Action
         return Ok(Action::await_change());
     }
     let mut pass = Pass::default();
-    if let Err(error) = run(context, cache, &mut pass).await {
+    let ran = tokio::time::timeout(PASS_MAX, run(context, cache, &mut pass)).await;
+    if let Err(error) = ran.unwrap_or(Err(Error::Timeout)) {
         if matches!(error.class(), Class::NotLeading) {
             return Err(error);
         }

@@ -222,6 +222,17 @@ impl<'a> Judge<'a> {
         ready.filter(is_unknown).collect()
     }
 
+    fn unknown_message(&self, names: &[String]) -> String {
+        let nodes = self.picture.observed.map(|observed| &observed.nodes);
+        let answers = names.iter().filter_map(|name| nodes?.get(name)?.as_ref().err());
+        format!(
+            "{} do not tell the operator how they are, so nobody can say whether they are caught up ({}); check network \
+             policies between the operator and port 7072",
+            names.join(", "),
+            answers.map(String::as_str).next().unwrap_or("they were not asked")
+        )
+    }
+
     fn ready(&self, before: &[Condition]) -> Verdict {
         if let Some((reason, message)) = self.problem() {
             if reason != Reason::ReconcileFailed {
@@ -266,7 +277,7 @@ impl<'a> Judge<'a> {
         }
         let unknown = self.unknown();
         if ready + unknown.len() == wanted {
-            return (UNKNOWN, Reason::MembersUnknown, unknown_message(&unknown));
+            return (UNKNOWN, Reason::MembersUnknown, self.unknown_message(&unknown));
         }
         let summary = format!("{ready} of {wanted} members are ready and caught up; {}", self.troubles());
         (FALSE, Reason::MembersNotReady, summary)
@@ -346,15 +357,20 @@ impl<'a> Judge<'a> {
         unready.find_map(|pod| Some(format!("pod {}: {}", pod.name_any(), plan::trouble(pod)?)))
     }
 
+    fn is_young(&self, pod: &Pod) -> bool {
+        let made = pod.metadata.creation_timestamp.as_ref();
+        made.is_some_and(|made| self.picture.now.duration_since(made.0) < STARTING)
+    }
+
+    fn has_young_pod(&self) -> bool {
+        self.picture.observed.is_some_and(|observed| observed.pods.iter().any(|pod| self.is_young(pod)))
+    }
+
     /// Pods that are young and not ready yet.
     fn starting(&self) -> Vec<String> {
         let Some(observed) = self.picture.observed else { return Vec::new() };
-        let is_young = |pod: &&Pod| {
-            let made = pod.metadata.creation_timestamp.as_ref();
-            made.is_some_and(|made| self.picture.now.duration_since(made.0) < STARTING)
-        };
-        let unready = observed.pods.iter().filter(|pod| !plan::is_ready(pod));
-        unready.filter(is_young).map(ResourceExt::name_any).collect()
+        let starting = observed.pods.iter().filter(|pod| !plan::is_ready(pod) && self.is_young(pod));
+        starting.map(ResourceExt::name_any).collect()
     }
 
     /// Claims whose volumes are smaller than they were asked to be.
@@ -408,11 +424,10 @@ impl<'a> Judge<'a> {
         let troubles = self.troubles();
         let unknown = self.unknown();
         let stuck = self.first_trouble();
-        let starting = self.starting();
-        let is_known_bad = self.members.iter().any(|member| {
-            !member.ready && !unknown.contains(&member.name) && !starting.contains(&member.name)
-        });
-        if !troubles.is_empty() && is_known_bad && (!is_changing || stuck.is_some()) {
+        let is_known_bad = self.members.iter().any(|member| !member.ready && !unknown.contains(&member.name));
+        // While a pod starts, others may not be in contact with it yet: that is Progressing.
+        let is_settled = !is_changing && !self.has_young_pod();
+        if !troubles.is_empty() && is_known_bad && (is_settled || stuck.is_some()) {
             found.push((Reason::MembersNotReady, troubles));
         }
         let differing: Vec<&String> = self
@@ -458,7 +473,7 @@ impl<'a> Judge<'a> {
                 let texts: Vec<String> = found.into_iter().map(|(_, text)| text).collect();
                 (TRUE, reason, texts.join(". "))
             }
-            None if !unknown.is_empty() => (UNKNOWN, Reason::MembersUnknown, unknown_message(&unknown)),
+            None if !unknown.is_empty() => (UNKNOWN, Reason::MembersUnknown, self.unknown_message(&unknown)),
             None => (FALSE, Reason::AsExpected, "nothing is wrong".to_owned()),
         }
     }
@@ -497,12 +512,4 @@ impl<'a> Judge<'a> {
 fn list(names: &[&String]) -> String {
     let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
     names.join(", ")
-}
-
-fn unknown_message(names: &[String]) -> String {
-    format!(
-        "the admin port of {} does not answer the operator, so nobody can say whether it is caught up; check network \
-         policies between the operator and port 7072",
-        names.join(", ")
-    )
 }
