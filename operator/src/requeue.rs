@@ -11,7 +11,7 @@ use crate::writer::WriteError;
 /// Pause while something is under way.
 pub const PROGRESSING: Duration = Duration::from_secs(2);
 /// Pause while all is well: how old the status of members may be.
-pub const STEADY: Duration = Duration::from_secs(20);
+pub const STEADY: Duration = Duration::from_secs(30);
 /// First pause after an error that may pass by itself.
 const TRANSIENT_MIN: Duration = Duration::from_secs(1);
 /// Longest such pause.
