@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use mneme_api::{BatchAnswer, BatchRequest, DeletedAnswer, ListAnswer, Problem};
+use mneme_api::{BatchAnswer, BatchRequest, DeletedAnswer, ListAnswer, Problem, StatusBody};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Api;
 use super::problem::{self, Answer};
-use super::status::StatusBody;
 
 #[derive(OpenApi)]
 #[openapi(

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
-use mneme_api::TableKind;
+use mneme_api::{
+    DigestName, MemberBody, MemberStateName, NodeBody, NodeStateName, SourceBody, StatusBody, StorageBody,
+    TableBody, TableKind,
+};
 use mneme_replica::status::{DigestState, MemberState, MemberStatus, NodeState, TableStatus};
-use serde::Serialize;
 use tokio::sync::watch;
 
 use super::Api;
@@ -29,80 +31,6 @@ pub struct StatusContext {
     pub sqlite_version: String,
 }
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct StatusBody {
-    node: NodeBody,
-    cluster: String,
-    /// Node time, RFC 3339.
-    time: String,
-    members: Vec<MemberBody>,
-    discovery: Vec<SourceBody>,
-    tables: Vec<TableBody>,
-    storage: StorageBody,
-    /// Client writes that wait for acknowledgement.
-    writes_in_flight: usize,
-}
-
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct NodeBody {
-    id: String,
-    name: String,
-    version: &'static str,
-    uptime_ms: u64,
-    /// `starting`, `joining`, `ready`, `draining` or `readOnly`.
-    state: &'static str,
-}
-
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct MemberBody {
-    id: String,
-    name: String,
-    address: String,
-    /// `self`, `joining`, `live`, `suspect` or `down`.
-    state: &'static str,
-    /// Writes we know of that it lacks.
-    lag_writes: u64,
-    /// `null` when it was never heard of.
-    last_contact_ms: Option<u64>,
-    /// Its node time less ours.
-    skew_ms: i64,
-    /// `equal`, `unequal` or `unknown`.
-    digest: &'static str,
-}
-
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct SourceBody {
-    source: String,
-    addresses: Vec<String>,
-    last_error: Option<String>,
-    /// Milliseconds since it last named anybody; `null` when it has not since the start.
-    age_ms: Option<u64>,
-}
-
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct TableBody {
-    name: String,
-    /// `session` or `cache`.
-    kind: &'static str,
-    live: u64,
-    tombstones: u64,
-    bytes: u64,
-}
-
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct StorageBody {
-    file_bytes: u64,
-    live_bytes: u64,
-    durability: &'static str,
-    sqlite_version: String,
-}
-
 impl Api {
     pub(super) fn status(&self) -> Answer {
         let status = self.driver.status();
@@ -114,7 +42,7 @@ impl Api {
             node: NodeBody {
                 id: status.origin.node.to_string(),
                 name: context.name.clone(),
-                version: env!("CARGO_PKG_VERSION"),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
                 uptime_ms: u64::try_from(context.started.elapsed().as_millis()).unwrap_or(u64::MAX),
                 state: state_name(status.state),
             },
@@ -126,7 +54,7 @@ impl Api {
             storage: StorageBody {
                 file_bytes: size.file.file_bytes.max(size.frame_bytes),
                 live_bytes: crate::storage::writer::Owner::live_bytes(&*self.driver),
-                durability: context.durability,
+                durability: context.durability.to_owned(),
                 sqlite_version: context.sqlite_version.clone(),
             },
             writes_in_flight: status.writes_in_flight,
@@ -135,13 +63,13 @@ impl Api {
 }
 
 /// The state of a node in one word.
-fn state_name(state: NodeState) -> &'static str {
+fn state_name(state: NodeState) -> NodeStateName {
     match state {
-        NodeState::Starting => "starting",
-        NodeState::Joining => "joining",
-        NodeState::Ready => "ready",
-        NodeState::Draining => "draining",
-        NodeState::ReadOnly => "readOnly",
+        NodeState::Starting => NodeStateName::Starting,
+        NodeState::Joining => NodeStateName::Joining,
+        NodeState::Ready => NodeStateName::Ready,
+        NodeState::Draining => NodeStateName::Draining,
+        NodeState::ReadOnly => NodeStateName::ReadOnly,
     }
 }
 
@@ -151,19 +79,19 @@ fn member(member: &MemberStatus) -> MemberBody {
         name: member.name.clone(),
         address: member.address.clone(),
         state: match member.state {
-            MemberState::Myself => "self",
-            MemberState::Joining => "joining",
-            MemberState::Live => "live",
-            MemberState::Suspect => "suspect",
-            MemberState::Down => "down",
+            MemberState::Myself => MemberStateName::Myself,
+            MemberState::Joining => MemberStateName::Joining,
+            MemberState::Live => MemberStateName::Live,
+            MemberState::Suspect => MemberStateName::Suspect,
+            MemberState::Down => MemberStateName::Down,
         },
         lag_writes: member.lag_writes,
         last_contact_ms: member.last_contact_ms,
         skew_ms: member.skew_ms,
         digest: match member.digest {
-            DigestState::Equal => "equal",
-            DigestState::Unequal => "unequal",
-            DigestState::Unknown => "unknown",
+            DigestState::Equal => DigestName::Equal,
+            DigestState::Unequal => DigestName::Unequal,
+            DigestState::Unknown => DigestName::Unknown,
         },
     }
 }
@@ -183,8 +111,8 @@ fn table(table: &TableStatus) -> TableBody {
     TableBody {
         name: table.name.to_string(),
         kind: match table.kind {
-            TableKind::Session => "session",
-            TableKind::Cache => "cache",
+            TableKind::Session => "session".to_owned(),
+            TableKind::Cache => "cache".to_owned(),
         },
         live: table.live,
         tombstones: table.tombstones,
