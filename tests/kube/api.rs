@@ -101,7 +101,11 @@ impl Api {
     /// Deletes an object, if it is there, without waiting.
     pub(crate) async fn delete(&self, path: &str) {
         let answer = self.request("DELETE", path).send().await;
-        assert!(answer.status.is_success() || answer.code() == 404, "failed to delete {path}: {}", answer.text());
+        assert!(
+            answer.status.is_success() || answer.code() == 404,
+            "failed to delete {path}: {}",
+            answer.text()
+        );
     }
 
     /// Runs kubectl.
@@ -136,11 +140,7 @@ pub(crate) fn expect(name: &str, output: &Output) -> String {
 }
 
 /// Waits until `look` finds something in the cluster, and gives that back.
-pub(crate) async fn eventually<T>(
-    seconds: u64,
-    what: &str,
-    mut look: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub(crate) async fn eventually<T>(seconds: u64, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(found) = look().await {
@@ -173,7 +173,6 @@ pub(crate) enum Kind {
     NetworkPolicy,
     ServiceAccount,
     Lease,
-    Event,
 }
 
 impl Kind {
@@ -191,7 +190,6 @@ impl Kind {
             Self::NetworkPolicy => ("/apis/networking.k8s.io/v1", "networkpolicies"),
             Self::ServiceAccount => ("/api/v1", "serviceaccounts"),
             Self::Lease => ("/apis/coordination.k8s.io/v1", "leases"),
-            Self::Event => ("/api/v1", "events"),
         }
     }
 }

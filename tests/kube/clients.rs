@@ -73,10 +73,8 @@ impl<'a> Load<'a> {
     /// Waits until so many more requests succeeded.
     pub(crate) async fn more(&self, requests: u64) {
         let wanted = self.report().await.succeeded() + requests;
-        eventually(90, "requests go on", async || {
-            (self.report().await.succeeded() >= wanted).then_some(())
-        })
-        .await;
+        eventually(90, "requests go on", async || (self.report().await.succeeded() >= wanted).then_some(()))
+            .await;
     }
 
     /// What was counted so far.
@@ -113,11 +111,6 @@ impl Report {
     /// Requests that got no answer, or one that says to try again.
     pub(crate) fn failed(&self) -> u64 {
         self.0["failed"].as_u64().unwrap_or(0)
-    }
-
-    /// Longest time in which one browser got no answer.
-    pub(crate) fn longest_stall_ms(&self) -> u64 {
-        self.0["longestStallMs"].as_u64().unwrap_or(0)
     }
 }
 

@@ -3,16 +3,15 @@
 mod children;
 mod first;
 mod many;
+mod nodes;
 mod operator;
 mod peers;
 mod pods;
-mod nodes;
 mod rolling;
 mod scale;
 mod schema;
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use crate::suite::Suite;
 
@@ -21,7 +20,7 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// Whether it touches what others rely on.
     pub(crate) is_alone: bool,
-    pub(crate) run: fn(Arc<Suite>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(crate) run: for<'a> fn(&'a Suite) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
 }
 
 macro_rules! scenarios {
@@ -29,7 +28,7 @@ macro_rules! scenarios {
         [$(Scenario {
             name: concat!(stringify!($module), "::", stringify!($name)),
             is_alone: $is_alone,
-            run: |suite| Box::pin(async move { $module::$name(&suite).await }),
+            run: |suite| Box::pin($module::$name(suite)),
         }),*]
     };
 }

@@ -66,11 +66,21 @@ impl Drop for Space<'_> {
             };
             show(&["get", "scache,statefulset,pod,pvc,event", namespace[0], namespace[1], "-o", "wide"], 60);
             show(&["get", "scache", namespace[0], namespace[1], "-o", "jsonpath={.items[*].status}"], 10);
-            show(&["logs", namespace[0], namespace[1], "-l", "app.kubernetes.io/component=node", "--tail=15"], 80);
-            let operator = ["logs", "--namespace", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/component=operator"];
+            show(
+                &["logs", namespace[0], namespace[1], "-l", "app.kubernetes.io/component=node", "--tail=15"],
+                80,
+            );
+            let operator =
+                ["logs", "--namespace", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/component=operator"];
             show(&[&operator[..], &["--tail=30"]].concat(), 60);
         }
-        let _ = self.suite.api.kubectl(&["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"]);
+        let _ = self.suite.api.kubectl(&[
+            "delete",
+            "namespace",
+            &self.name,
+            "--wait=false",
+            "--ignore-not-found",
+        ]);
     }
 }
 
@@ -143,7 +153,8 @@ impl<'a> Cache<'a> {
 
     /// Its pods, in order.
     pub(crate) async fn pods(&self) -> Vec<Value> {
-        let selector = format!("app.kubernetes.io%2Finstance%3D{},app.kubernetes.io%2Fcomponent%3Dnode", self.name);
+        let selector =
+            format!("app.kubernetes.io%2Finstance%3D{},app.kubernetes.io%2Fcomponent%3Dnode", self.name);
         let list = path(Kind::Pod, &self.namespace, "");
         let mut pods = self.suite.api.list(&format!("{list}?labelSelector={selector}")).await;
         pods.sort_by_key(|pod| pod["metadata"]["name"].as_str().unwrap_or_default().to_owned());
@@ -167,7 +178,8 @@ impl<'a> Cache<'a> {
 
     /// A token that clients may use: the first of the Secret that the operator made.
     pub(crate) async fn token(&self) -> String {
-        let secret = self.suite.api.get(&self.path(Kind::Secret, "-tokens")).await.expect("the Secret of tokens");
+        let secret =
+            self.suite.api.get(&self.path(Kind::Secret, "-tokens")).await.expect("the Secret of tokens");
         let tokens = STANDARD.decode(secret["data"]["tokens"].as_str().unwrap_or_default());
         let tokens = String::from_utf8(tokens.expect("base64")).expect("text");
         let line = tokens.lines().find(|line| !line.is_empty() && !line.starts_with('#')).expect("a token");

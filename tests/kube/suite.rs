@@ -40,7 +40,8 @@ impl Suite {
         };
         let started = Instant::now();
         let logs = tempfile::tempdir().expect("a directory for logs");
-        let kubectl = std::env::var_os("MNEME_KUBECTL").map_or_else(|| binary::required("kubectl"), PathBuf::from);
+        let kubectl =
+            std::env::var_os("MNEME_KUBECTL").map_or_else(|| binary::required("kubectl"), PathBuf::from);
         let api = Api::connect(kubectl, variable("KUBECONFIG"), &logs.path().join("proxy.log")).await;
         let provider = Provider(variable("MNEME_KUBE_PROVIDER"));
         assert!(provider.is_there(), "no provider at {}", provider.0.display());
@@ -48,14 +49,10 @@ impl Suite {
         let archives = ["mneme-node", "mneme-operator", "kube-client", "other/mneme-node"];
         provider.load(&archives.map(|name| images.join(format!("{name}.tar"))));
         println!("images loaded after {:.1} s", started.elapsed().as_secs_f32());
-        let suite = Self {
-            api,
-            provider,
-            tools: variable("MNEME_KUBE_TOOLS"),
-            next: AtomicU64::new(0),
-            _logs: logs,
-        };
-        tokio::join!(clients::start_pod(&suite.api, &format!("kube-client:{TAG}")), suite.install_operator());
+        let suite =
+            Self { api, provider, tools: variable("MNEME_KUBE_TOOLS"), next: AtomicU64::new(0), _logs: logs };
+        clients::start_pod(&suite.api, &format!("kube-client:{TAG}")).await;
+        suite.install_operator();
         println!("operator and clients ready after {:.1} s", started.elapsed().as_secs_f32());
         suite
     }
@@ -88,14 +85,16 @@ impl Suite {
             "image.pullPolicy=IfNotPresent",
             "nodeImage.pullPolicy=IfNotPresent",
         ];
-        for setting in fixed.into_iter().chain(tags.iter().map(String::as_str)).chain(settings.iter().copied()) {
+        for setting in
+            fixed.into_iter().chain(tags.iter().map(String::as_str)).chain(settings.iter().copied())
+        {
             arguments.extend(["--set", setting]);
         }
         self.helm(&arguments)
     }
 
     /// Installs the operator for the whole cluster.
-    pub(crate) async fn install_operator(&self) {
+    pub(crate) fn install_operator(&self) {
         self.install("mneme", OPERATOR_NAMESPACE, &[]);
     }
 

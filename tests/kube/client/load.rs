@@ -226,7 +226,8 @@ impl Browser {
         load.requests.fetch_add(1, Ordering::Relaxed);
         let answer = self.exchange(load, method, target, body).await;
         if answer.as_ref().is_some_and(|answer| !answer.status.is_server_error() && answer.code() != 401) {
-            let stall = self.last_success.replace(Instant::now()).map_or(0, |last| last.elapsed().as_millis());
+            let stall =
+                self.last_success.replace(Instant::now()).map_or(0, |last| last.elapsed().as_millis());
             load.longest_stall_ms.fetch_max(u64::try_from(stall).unwrap_or(u64::MAX), Ordering::Relaxed);
         } else {
             load.failed.fetch_add(1, Ordering::Relaxed);

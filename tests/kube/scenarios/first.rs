@@ -46,12 +46,14 @@ pub(crate) async fn waiting_right_after_an_apply_is_safe(suite: &Suite) {
             let seen = cache.get().await?;
             let ready = condition(&seen, "Ready");
             let observed = ready["observedGeneration"].as_i64()?;
-            (ready["status"] == "True" && observed >= applied["metadata"]["generation"].as_i64()?).then_some(seen)
+            (ready["status"] == "True" && observed >= applied["metadata"]["generation"].as_i64()?)
+                .then_some(seen)
         })
         .await;
         assert!(is_ready_now(&seen), "{:#}", seen["status"]);
         assert_eq!(seen["status"]["readyReplicas"], replicas, "{:#}", seen["status"]);
-        let wait = ["wait", "--for=condition=Ready", "scache/web", "--timeout=60s", "--namespace", &space.name];
+        let wait =
+            ["wait", "--for=condition=Ready", "scache/web", "--timeout=60s", "--namespace", &space.name];
         suite.api.kubectl_expect(&wait);
     }
 }

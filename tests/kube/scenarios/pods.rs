@@ -49,7 +49,8 @@ pub(crate) async fn a_node_process_is_killed(suite: &Suite) {
     let load = cache.load().await;
     for ordinal in 0..3 {
         let pod = cache.pods().await[ordinal].clone();
-        let restarts = |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
+        let restarts =
+            |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
         let before = restarts(&pod);
         suite.provider.run(&["signal", node_of(&pod), uid_of(&pod), "KILL"]);
         eventually(120, "the node is started again", async || {

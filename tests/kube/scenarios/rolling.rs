@@ -17,7 +17,8 @@ async fn rolls_through(cache: &Cache<'_>, old: &[Value]) {
     let mut fewest = old.len();
     eventually(READY_WAIT, "all nodes are replaced", async || {
         let pods = cache.pods().await;
-        let ready = pods.iter().filter(|pod| is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null()).count();
+        let ready =
+            pods.iter().filter(|pod| is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null()).count();
         fewest = fewest.min(ready);
         let is_new = |pod: &Value| old.iter().all(|old| uid_of(old) != uid_of(pod));
         (ready == old.len() && pods.iter().all(is_new)).then_some(())
@@ -76,7 +77,11 @@ pub(crate) async fn a_bad_image_stops_at_one_pod(suite: &Suite) {
     let pods = cache.pods().await;
     let kept = pods.iter().filter(|pod| old.iter().any(|old| uid_of(old) == uid_of(pod))).count();
     assert_eq!(kept, 2, "a bad image reaches one pod");
-    assert_ne!(cache.condition("Ready", "False").await["reason"], "", "Ready is False while a node is missing");
+    assert_ne!(
+        cache.condition("Ready", "False").await["reason"],
+        "",
+        "Ready is False while a node is missing"
+    );
     cache.patch(json!({"image": format!("mneme-node:{TAG}")})).await;
     cache.ready().await;
     load.more(50).await;

@@ -18,7 +18,10 @@ pub(crate) async fn up_and_down_and_to_nothing_and_back(suite: &Suite) {
         assert_eq!(seen["status"]["readyReplicas"], replicas, "{:#}", seen["status"]);
         load.more(50).await;
     }
-    assert!(suite.api.get(&cache.path(Kind::DisruptionBudget, "")).await.is_some(), "no budget for three nodes");
+    assert!(
+        suite.api.get(&cache.path(Kind::DisruptionBudget, "")).await.is_some(),
+        "no budget for three nodes"
+    );
     let failed_running = load.report().await.failed();
     cache.patch(json!({"replicas": 0})).await;
     eventually(120, "all nodes are gone", async || cache.pods().await.is_empty().then_some(())).await;
@@ -42,7 +45,8 @@ pub(crate) async fn a_deleted_claim_is_made_anew(suite: &Suite) {
     cache.delete_pod(1).await;
     eventually(120, "the claim is made anew", async || {
         let claim = suite.api.get(&claim).await?;
-        (claim["metadata"]["uid"] != old_claim["metadata"]["uid"] && claim["status"]["phase"] == "Bound").then_some(())
+        (claim["metadata"]["uid"] != old_claim["metadata"]["uid"] && claim["status"]["phase"] == "Bound")
+            .then_some(())
     })
     .await;
     cache.pods_but(3, &old[1..2]).await;
@@ -78,7 +82,8 @@ pub(crate) async fn claims_go_only_when_told_to(suite: &Suite) {
         claims(&deleted).await.is_empty().then_some(())
     })
     .await;
-    eventually(90, "the pods of the other are gone", async || retained.pods().await.is_empty().then_some(())).await;
+    eventually(90, "the pods of the other are gone", async || retained.pods().await.is_empty().then_some(()))
+        .await;
     assert_eq!(claims(&retained).await.len(), 2, "claims that are retained");
     // The same name again: what was kept is served.
     retained.apply(small(1)).await;

@@ -20,8 +20,14 @@ fn bad_specs() -> Vec<(Value, &'static str)> {
         (table(json!({"name": "sessions", "kind": "queue"})), "Unsupported value"),
         (table(json!({"name": "sessions", "defaultTtl": "30"})), "a duration is a whole number and a unit"),
         (table(json!({"name": "sessions", "defaultTtl": "0s"})), "a duration is more than zero"),
-        (table(json!({"name": "sessions", "maxAge": "3651d"})), "a duration is more than zero and at most 3650d"),
-        (table(json!({"name": "sessions", "defaultTtl": "2h", "maxAge": "1h"})), "defaultTtl is longer than maxAge"),
+        (
+            table(json!({"name": "sessions", "maxAge": "3651d"})),
+            "a duration is more than zero and at most 3650d",
+        ),
+        (
+            table(json!({"name": "sessions", "defaultTtl": "2h", "maxAge": "1h"})),
+            "defaultTtl is longer than maxAge",
+        ),
         (
             table(json!({"name": "sessions", "defaultTtl": "30m", "touchResolution": "31m"})),
             "touchResolution is longer than defaultTtl",
@@ -34,7 +40,10 @@ fn bad_specs() -> Vec<(Value, &'static str)> {
         (json!({"peers": {"hosts": ["cache.example.com:70000"]}}), "a host is a name or an IPv4 address"),
         (json!({"peers": {"hosts": ["a.example.com", "a.example.com"]}}), "Duplicate value"),
         (json!({"peers": {"headlessService": {"name": "Other"}}}), "the name of a Service is"),
-        (json!({"peers": {"headlessService": {"name": "other", "namespace": "-"}}}), "the name of a namespace is"),
+        (
+            json!({"peers": {"headlessService": {"name": "other", "namespace": "-"}}}),
+            "the name of a namespace is",
+        ),
         (json!({"peers": {"headlessService": {"name": "other", "port": 0}}}), "port"),
         (json!({"storage": {"size": "plenty"}}), "the size of a volume is a quantity above zero"),
         (json!({"storage": {"size": "0"}}), "the size of a volume is a quantity above zero"),
@@ -67,7 +76,8 @@ pub(crate) async fn bad_objects_are_refused_in_words(suite: &Suite) {
     let mut refused = 0;
     for (spec, words) in bad_specs() {
         let cache = space.cache("bad");
-        let answer = suite.api.try_apply(&cache.path(Kind::SessionCache, ""), &cache.object(spec.clone())).await;
+        let answer =
+            suite.api.try_apply(&cache.path(Kind::SessionCache, ""), &cache.object(spec.clone())).await;
         assert_eq!(answer.code(), 422, "{spec} was accepted or refused otherwise: {}", answer.text());
         let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
         assert!(message.contains(words), "{spec} is refused with other words than {words:?}: {message}");
@@ -85,7 +95,8 @@ pub(crate) async fn bad_objects_are_refused_in_words(suite: &Suite) {
     spec["tables"] = json!([{"name": "sessions"}]);
     cache.apply(spec).await;
     for (change, words) in bad_changes() {
-        let answer = suite.api.try_patch(&cache.path(Kind::SessionCache, ""), &json!({"spec": change.clone()})).await;
+        let answer =
+            suite.api.try_patch(&cache.path(Kind::SessionCache, ""), &json!({"spec": change.clone()})).await;
         assert_eq!(answer.code(), 422, "{change} was accepted or refused otherwise: {}", answer.text());
         assert!(answer.text().contains(words), "{change} is refused without {words:?}: {}", answer.text());
         refused += 1;
