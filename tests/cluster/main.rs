@@ -5,6 +5,7 @@
 
 mod balanced;
 mod batch;
+mod check;
 mod http_api;
 mod http_limits;
 mod identity;
