@@ -51,7 +51,8 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() {
+        let boxed = error.downcast_ref::<Box<kube::Error>>().map(|boxed| &**boxed);
+        if let Some(kube::Error::Api(status)) = boxed.or_else(|| error.downcast_ref::<kube::Error>()) {
             let message = if status.message.is_empty() { &status.reason } else { &status.message };
             parts.push(format!("{message} (status {})", status.code));
             break;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Resource;
+use kube::core::{Resource, Status};
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,7 +37,7 @@ pub enum WriteError {
         name: String,
         /// Why not.
         #[source]
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// The API server did not answer.
     #[error("failed to {verb} {kind} {name}: no answer in time")]
@@ -49,6 +49,24 @@ pub enum WriteError {
         /// Its name.
         name: String,
     },
+}
+
+impl WriteError {
+    /// The API server's answer, when there was one.
+    pub fn answer(&self) -> Option<&Status> {
+        match self {
+            Self::Api { source, .. } => match &**source {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            Self::NotLeading | Self::Timeout { .. } => None,
+        }
+    }
+
+    /// Whether the API server answered with one of these.
+    pub fn is_answered(&self, codes: &[u16]) -> bool {
+        self.answer().is_some_and(|status| codes.contains(&status.code))
+    }
 }
 
 /// Writes, while this process leads.
@@ -97,7 +115,7 @@ impl Writer {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match within("create", kind, &object.name_any(), api.create(&params, object)).await {
             Ok(_) => Ok(true),
-            Err(WriteError::Api { source: kube::Error::Api(status), .. }) if status.code == 409 => Ok(false),
+            Err(error) if error.is_answered(&[409]) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -160,11 +178,7 @@ impl Writer {
         match within("delete", kind, &name, api.delete(&name, &params)).await {
             Ok(_) => Ok(()),
             // Gone, or another by that name: nothing is left to do.
-            Err(WriteError::Api { source: kube::Error::Api(status), .. })
-                if matches!(status.code, 404 | 409) =>
-            {
-                Ok(())
-            }
+            Err(error) if error.is_answered(&[404, 409]) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -196,7 +210,7 @@ async fn within<T>(
 ) -> Result<T, WriteError> {
     let (kind, name) = (kind.to_owned(), name.to_owned());
     match tokio::time::timeout(WRITE_MAX, write).await {
-        Ok(result) => result.map_err(|source| WriteError::Api { verb, kind, name, source }),
+        Ok(result) => result.map_err(|source| WriteError::Api { verb, kind, name, source: Box::new(source) }),
         Err(_) => Err(WriteError::Timeout { verb, kind, name }),
     }
 }

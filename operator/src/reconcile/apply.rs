@@ -304,10 +304,9 @@ impl Pass<'_> {
             let patch = json!({ "spec": { "resources": { "requests": { "storage": wanted } } } });
             match self.context.writer.merge(&api, "PersistentVolumeClaim", &name, &patch).await {
                 Ok(()) => self.note(Verb::Expanded, "PersistentVolumeClaim", &name),
-                Err(WriteError::Api { source: kube::Error::Api(status), .. })
-                    if matches!(status.code, 403 | 422) =>
-                {
-                    self.applied.claim_errors.push(format!("{name}: {}", status.message));
+                Err(error) if error.is_answered(&[403, 422]) => {
+                    let message = error.answer().map(|status| status.message.clone()).unwrap_or_default();
+                    self.applied.claim_errors.push(format!("{name}: {message}"));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -334,7 +333,7 @@ impl Pass<'_> {
             match self.context.writer.merge(&api, "Pod", &pod.name_any(), &patch).await {
                 Ok(()) => {}
                 // It went meanwhile, and its successor starts with the new list.
-                Err(WriteError::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => {}
+                Err(error) if error.is_answered(&[404]) => {}
                 Err(error) => return Err(error.into()),
             }
         }

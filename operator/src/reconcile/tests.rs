@@ -521,7 +521,11 @@ async fn an_object_that_is_refused_is_told_of_and_the_others_are_written() {
     let error = world.pass().await.expect_err("refused");
     assert_eq!(error.class(), Class::Invalid);
     world.check("Degraded", "True", "ReconcileFailed");
-    assert!(world.condition("Degraded").message.contains("this makes no policy"));
+    let message = world.condition("Degraded").message;
+    assert!(
+        message.starts_with("failed to apply NetworkPolicy web: this makes no policy (status 422)"),
+        "{message}"
+    );
     world.check("Ready", "Unknown", "ReconcileFailed");
     assert!(world.api.get("services", "web").is_some());
     assert!(world.api.all("statefulsets").is_empty());

@@ -62,6 +62,5 @@ pub fn build(valid: &Valid) -> Option<NetworkPolicy> {
             ]),
             ..NetworkPolicySpec::default()
         }),
-        ..NetworkPolicy::default()
     })
 }

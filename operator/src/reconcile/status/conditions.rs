@@ -242,7 +242,7 @@ impl<'a> Judge<'a> {
             // they have been read since and are worse.
             let generation = self.picture.cache.metadata.generation;
             let was = before.iter().find(|old| old.type_ == "Ready" && old.observed_generation == generation);
-            if !was.is_some_and(|old| old.status == TRUE) || self.picture.observed.is_none() {
+            if was.is_none_or(|old| old.status != TRUE) || self.picture.observed.is_none() {
                 return (UNKNOWN, reason, message);
             }
         }
