@@ -9,6 +9,7 @@ pub mod client;
 mod duration;
 mod key;
 mod pattern;
+mod status;
 mod table;
 
 pub use body::{
@@ -18,4 +19,8 @@ pub use body::{
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use key::{KEY_BYTES_MAX, KEY_SEGMENTS_MAX, Key, KeyError, SEGMENT_BYTES_MAX};
 pub use pattern::{Pattern, PatternError};
+pub use status::{
+    DigestName, MemberBody, MemberStateName, NodeBody, NodeStateName, SourceBody, StatusBody, StorageBody,
+    TableBody,
+};
 pub use table::{TableConfig, TableConfigError, TableKind, TableName, TableNameError, WhenFull};
