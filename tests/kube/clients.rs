@@ -82,7 +82,11 @@ impl<'a> Load<'a> {
         let wanted = report.succeeded() + requests;
         let deadline = Instant::now() + REQUESTS_WAIT;
         while report.succeeded() < wanted {
-            assert!(Instant::now() < deadline, "requests do not go on: {report}; {}", report.0["lastFailure"]);
+            assert!(
+                Instant::now() < deadline,
+                "requests do not go on: {report}; {}",
+                report.0["lastFailure"]
+            );
             tokio::time::sleep(POLL).await;
             report = self.report().await;
         }

@@ -230,11 +230,14 @@ impl Browser {
         load.requests.fetch_add(1, Ordering::Relaxed);
         let failure = match self.exchange(load, method, target, body).await {
             Ok(answer) if !answer.status.is_server_error() && answer.code() != 401 => {
-                let stall = self.last_success.replace(Instant::now()).map_or(0, |last| last.elapsed().as_millis());
+                let stall =
+                    self.last_success.replace(Instant::now()).map_or(0, |last| last.elapsed().as_millis());
                 load.longest_stall_ms.fetch_max(u64::try_from(stall).unwrap_or(u64::MAX), Ordering::Relaxed);
                 return Some(answer);
             }
-            Ok(answer) => (format!("{method} was answered {} {}", answer.status, answer.text()), Some(answer)),
+            Ok(answer) => {
+                (format!("{method} was answered {} {}", answer.status, answer.text()), Some(answer))
+            }
             Err(error) => (format!("{method} failed: {error:#}"), None),
         };
         load.failed.fetch_add(1, Ordering::Relaxed);
