@@ -63,11 +63,11 @@ impl Source {
             return Ok(Question::Nothing { address: format!("[{ip}]:{DEFAULT_PORT}") });
         }
         let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) => {
+            Some((name, port)) if !host.ends_with(']') => {
                 let number = port.parse::<u16>().ok().filter(|port| *port != 0);
                 (name, number.ok_or_else(|| format!("{port:?} is not a port"))?)
             }
-            None => (host, DEFAULT_PORT),
+            _ => (host, DEFAULT_PORT),
         };
         if let Some(ip) = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             let ip = ip.parse::<Ipv6Addr>().map_err(|_| format!("{ip:?} is not an IPv6 address"))?;

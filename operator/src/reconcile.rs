@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
-use self::apply::{Applied, Verb};
+use self::apply::Applied;
 use self::build::Template;
 use self::fetch::Observed;
 use self::plan::{Plan, Rollout, Scaling};
@@ -40,6 +40,9 @@ use crate::writer::{WriteError, Writer};
 /// Pause while an object of somebody else is in the way.
 const CONFLICT_PAUSE: Duration = Duration::from_secs(10);
 
+/// A pass that takes longer is given up: the API server does not answer. What is half done is gone on with.
+const PASS_MAX: Duration = Duration::from_secs(30);
+
 /// Why a pass failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -55,6 +58,9 @@ pub enum Error {
     /// Something could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// It took too long.
+    #[error("the API server does not answer in time")]
+    Timeout,
 }
 
 impl Error {
@@ -63,6 +69,7 @@ impl Error {
         match self {
             Self::Read { source, .. } => Class::of(source),
             Self::Write(error) => Class::of_write(error),
+            Self::Timeout => Class::Transient,
         }
     }
 }
@@ -150,7 +157,8 @@ pub async fn reconcile(context: &Context, cache: &SessionCache) -> Result<Action
         return Ok(Action::await_change());
     }
     let mut pass = Pass::default();
-    if let Err(error) = run(context, cache, &mut pass).await {
+    let ran = tokio::time::timeout(PASS_MAX, run(context, cache, &mut pass)).await;
+    if let Err(error) = ran.unwrap_or(Err(Error::Timeout)) {
         if matches!(error.class(), Class::NotLeading) {
             return Err(error);
         }
@@ -260,14 +268,18 @@ fn next(pass: &Pass, status: &SessionCacheStatus) -> Action {
         Some(Problem::Conflict(_)) => return Action::requeue(jitter(CONFLICT_PAUSE)),
         Some(Problem::Failed(_)) | None => {}
     }
-    let is_quiet = |type_: &str, wanted: &str| {
+    let is = |type_: &str, wanted: &str| {
         status.conditions.iter().any(|condition| condition.type_ == type_ && condition.status == wanted)
     };
-    let is_stopped = status.conditions.iter().any(|condition| condition.reason == "Stopped");
-    let is_steady = pass.applied.changes.iter().all(|change| change.verb == Verb::Restored)
-        && is_quiet("Progressing", "False")
-        && (is_quiet("Ready", "True") || is_stopped);
-    Action::requeue(jitter(if is_steady { STEADY } else { PROGRESSING }))
+    // Objects and pods are watched. What nodes say of themselves is not, and more is to be done as soon as they say it.
+    let is_waiting_for_nodes = pass.plan.as_ref().is_some_and(|plan| {
+        matches!(plan.rollout, Rollout::Announced | Rollout::Waiting { .. } | Rollout::Replacing { .. })
+            || matches!(plan.scaling, Scaling::Down { .. } | Scaling::Blocked { .. })
+    });
+    let pods = pass.observed.as_ref().map_or(&[][..], |observed| &observed.pods[..]);
+    let is_about_to_be_ready = !is("Ready", "True") && !pods.is_empty() && pods.iter().all(plan::is_ready);
+    let pause = if is_waiting_for_nodes || is_about_to_be_ready { PROGRESSING } else { STEADY };
+    Action::requeue(jitter(pause))
 }
 
 /// Name of a set in memory.
@@ -276,6 +288,6 @@ pub fn key<K: ResourceExt>(object: &K) -> String {
 }
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,7 @@ impl Class {
     pub fn of_write(error: &WriteError) -> Self {
         match error {
             WriteError::NotLeading => Self::NotLeading,
+            WriteError::Timeout { .. } => Self::Transient,
             WriteError::Api { source, .. } => Self::of(source),
         }
     }

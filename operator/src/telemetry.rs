@@ -46,16 +46,22 @@ pub fn filter(level: &str) -> Result<EnvFilter, String> {
         .map_err(|_| format!("{level:?} is no log level: give error, warn, info, debug or trace"))
 }
 
-/// An error with its causes on one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
+/// An error with its causes on one line. What the API server says is its message, not its whole answer.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() {
+            let message = if status.message.is_empty() { &status.reason } else { &status.message };
+            parts.push(format!("{message} (status {})", status.code));
+            break;
         }
-        source = cause.source();
+        let text = error.to_string();
+        // Some libraries repeat their cause in their own words.
+        if parts.last().is_none_or(|last| !last.ends_with(&text)) {
+            parts.push(text);
+        }
+        next = error.source();
     }
-    text
+    parts.join(": ")
 }

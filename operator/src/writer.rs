@@ -1,6 +1,7 @@
 //! The one way to write to the cluster: only while this process leads, always as the same field manager, always JSON.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -14,6 +15,10 @@ use crate::leader::Claim;
 
 /// Field manager of everything the operator writes.
 pub const FIELD_MANAGER: &str = "mneme-operator";
+
+/// A write that takes longer is given up, though it may be made yet. With the time that a claim is short of the Lease, it is
+/// over before another operator begins.
+const WRITE_MAX: Duration = Duration::from_secs(4);
 
 /// Why a write was not made, or not known to be made.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,16 @@ pub enum WriteError {
         /// Why not.
         #[source]
         source: kube::Error,
+    },
+    /// The API server did not answer.
+    #[error("failed to {verb} {kind} {name}: no answer in time")]
+    Timeout {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
     },
 }
 
@@ -66,8 +81,7 @@ impl Writer {
         self.check()?;
         let name = object.name_any();
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
-        applied.map_err(|source| failed("apply", kind, &name, source))
+        within("apply", kind, &name, api.patch(&name, &params, &Patch::Apply(object))).await
     }
 
     /// Makes an object unless it is there; says whether it was made. Reads nothing.
@@ -81,10 +95,10 @@ impl Writer {
     {
         self.check()?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match api.create(&params, object).await {
+        match within("create", kind, &object.name_any(), api.create(&params, object)).await {
             Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(source) => Err(failed("create", kind, &object.name_any(), source)),
+            Err(WriteError::Api { source: kube::Error::Api(status), .. }) if status.code == 409 => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -105,8 +119,7 @@ impl Writer {
     {
         self.check()?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patched = api.patch(name, &params, &Patch::Merge(patch)).await;
-        patched.map(|_| ()).map_err(|source| failed("patch", kind, name, source))
+        within("patch", kind, name, api.patch(name, &params, &Patch::Merge(patch))).await.map(|_| ())
     }
 
     /// Applies the status, whole.
@@ -126,8 +139,9 @@ impl Writer {
     {
         self.check()?;
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = api.patch_status(name, &params, &Patch::Apply(body)).await;
-        applied.map(|_| ()).map_err(|source| failed("apply the status of", kind, name, source))
+        let patch = Patch::Apply(body);
+        let applied = api.patch_status(name, &params, &patch);
+        within("apply the status of", kind, name, applied).await.map(|_| ())
     }
 
     /// Deletes this very object, if it is still there.
@@ -143,11 +157,15 @@ impl Writer {
         let name = object.name_any();
         let preconditions = Preconditions { uid: object.meta().uid.clone(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        match api.delete(&name, &params).await {
+        match within("delete", kind, &name, api.delete(&name, &params)).await {
             Ok(_) => Ok(()),
             // Gone, or another by that name: nothing is left to do.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            Err(source) => Err(failed("delete", kind, &name, source)),
+            Err(WriteError::Api { source: kube::Error::Api(status), .. })
+                if matches!(status.code, 404 | 409) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -170,6 +188,15 @@ impl Writer {
     }
 }
 
-fn failed(verb: &'static str, kind: &str, name: &str, source: kube::Error) -> WriteError {
-    WriteError::Api { verb, kind: kind.to_owned(), name: name.to_owned(), source }
+async fn within<T>(
+    verb: &'static str,
+    kind: &str,
+    name: &str,
+    write: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, WriteError> {
+    let (kind, name) = (kind.to_owned(), name.to_owned());
+    match tokio::time::timeout(WRITE_MAX, write).await {
+        Ok(result) => result.map_err(|source| WriteError::Api { verb, kind, name, source }),
+        Err(_) => Err(WriteError::Timeout { verb, kind, name }),
+    }
 }

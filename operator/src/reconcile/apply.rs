@@ -18,6 +18,7 @@ use super::fetch::{Children, Observed, pod_monitor_kind};
 use super::quantity::billionths;
 use super::validate::Valid;
 use super::{Context, Error};
+use crate::requeue::Class;
 use crate::writer::{Object, WriteError};
 
 /// What was done to an object.
@@ -117,7 +118,7 @@ pub async fn apply(
     observed: &Observed,
     resources: &Resources,
 ) -> Result<Applied, Error> {
-    let mut pass = Pass { context, valid, applied: Applied::default() };
+    let mut pass = Pass { context, valid, applied: Applied::default(), refused: None };
     // No `..`: an object that is added must be applied here.
     let Resources {
         service_account,
@@ -148,7 +149,13 @@ pub async fn apply(
         let live = live.named(&monitor.name_any());
         pass.apply(&monitors, "PodMonitor", live, monitor).await?;
     }
+    if let Some(refused) = pass.refused.take() {
+        return Err(refused);
+    }
     pass.stateful_set(observed, stateful_set).await?;
+    if let Some(refused) = pass.refused.take() {
+        return Err(refused);
+    }
     pass.claims(observed).await?;
     pass.refresh_pods(observed, config_map.data.iter().flatten().find(|(key, _)| *key == PEERS_KEY)).await?;
 
@@ -173,6 +180,9 @@ struct Pass<'a> {
     context: &'a Context,
     valid: &'a Valid,
     applied: Applied,
+    /// The first object that the API server refuses: the others are written all the same, for they need not suffer by it;
+    /// the StatefulSet, which needs them all, is not.
+    refused: Option<Error>,
 }
 
 impl Pass<'_> {
@@ -220,7 +230,14 @@ impl Pass<'_> {
         if is_same_as_applied && live.is_some_and(|live| covers(&json_of(live), &json_of(&built))) {
             return Ok(());
         }
-        let written = self.context.writer.apply(api, kind, &built).await?;
+        let written = match self.write(api, kind, live.is_some(), &built).await.map_err(Error::from) {
+            Ok(written) => written,
+            Err(error) if matches!(error.class(), Class::Invalid | Class::Forbidden) => {
+                self.refused.get_or_insert(error);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let verb = match live {
             None => Verb::Created,
             // The API server may have nothing to do where two ways to write a value mean the same.
@@ -230,6 +247,28 @@ impl Pass<'_> {
         };
         self.note(verb, kind, &built.name_any());
         Ok(())
+    }
+
+    /// Applies an object. Where others changed an element of a list that is told by the changed field (the port of a
+    /// Service), theirs would stay beside ours, and the API server may refuse the two: then our lists replace theirs first.
+    async fn write<K: Object>(
+        &self,
+        api: &Api<K>,
+        kind: &str,
+        is_live: bool,
+        built: &K,
+    ) -> Result<K, WriteError> {
+        match self.context.writer.apply(api, kind, built).await {
+            Err(error) if is_live && Class::of_write(&error) == Class::Invalid => {
+                self.context
+                    .writer
+                    .merge(api, kind, &built.name_any(), &json_of(built))
+                    .await
+                    .map_err(|_| error)?;
+                self.context.writer.apply(api, kind, built).await
+            }
+            result => result,
+        }
     }
 
     /// Makes the Secrets where they are missing. Whether they are is only known by trying, so it is tried seldom.

@@ -92,7 +92,7 @@ pub fn build(valid: &Valid, observed: &Observed, template: &Template, plan: &Pla
         peer_service: service::peers(valid),
         client_service: service::clients(valid),
         config_map: config_map::build(valid, &observed.found, plan.replicas),
-        disruption_budget: disruption_budget::build(valid),
+        disruption_budget: disruption_budget::build(valid, plan.replicas),
         network_policy: network_policy::build(valid),
         pod_monitor: has_pod_monitor.then(|| pod_monitor::build(valid)).flatten(),
         stateful_set: stateful_set::build(valid, set, template, plan),

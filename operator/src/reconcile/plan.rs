@@ -272,20 +272,21 @@ impl Members<'_> {
         Ok(())
     }
 
-    /// Whether nothing can be on the node of a pod: it never started, and nobody ever met it.
+    /// Whether nothing can be on the node of a pod: it never started, and nobody who did ever met it.
     fn never_ran(&self, ordinal: i32) -> bool {
-        let has_started = self.pod(ordinal).is_some_and(|pod| {
-            let containers = pod.status.iter().flat_map(|status| &status.container_statuses).flatten();
-            containers.into_iter().any(|container| {
-                let state = container.state.clone().unwrap_or_default();
-                container.restart_count > 0 || state.running.is_some() || state.terminated.is_some()
+        !self.has_started(ordinal)
+            && (0..ordinal).all(|other| match self.status(other) {
+                Ok(status) => self.seen(status, ordinal).is_none(),
+                Err(_) => !self.has_started(other),
             })
-        });
-        let others = (0..ordinal).map(|other| self.status(other));
-        let is_unknown = |status: Result<&StatusBody, String>| {
-            status.is_ok_and(|status| self.seen(status, ordinal).is_none())
-        };
-        !has_started && others.into_iter().all(is_unknown)
+    }
+
+    fn has_started(&self, ordinal: i32) -> bool {
+        let containers = self.pod(ordinal).and_then(|pod| pod.status.as_ref()?.container_statuses.as_ref());
+        containers.into_iter().flatten().any(|container| {
+            let state = container.state.clone().unwrap_or_default();
+            container.restart_count > 0 || state.running.is_some() || state.terminated.is_some()
+        })
     }
 
     fn is_ready_for(&self, ordinal: i32, duration: SignedDuration) -> bool {

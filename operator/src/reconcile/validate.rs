@@ -112,6 +112,8 @@ pub fn validate(cache: &SessionCache, domain: &str) -> Result<Valid, Vec<String>
             "the resource has no name, namespace or uid: it was not read from a cluster".to_owned(),
         ]);
     };
+    // Who deletes the resource in the foreground waits for what belongs to it.
+    let owner = OwnerReference { block_owner_deletion: Some(true), ..owner };
     let names = Names { name, namespace, domain: domain.to_owned() };
     let tables = tables(&spec.tables, &mut errors);
     let sources = sources(spec, &names);

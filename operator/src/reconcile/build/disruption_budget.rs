@@ -7,9 +7,10 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::metadata;
 use crate::reconcile::validate::Valid;
 
-/// Builds it; none for a single node, which no budget can keep up and which would hold up every drain for ever.
-pub fn build(valid: &Valid) -> Option<PodDisruptionBudget> {
-    if valid.replicas <= 1 {
+/// Builds it for a set that has so many nodes, or gets them; none for a single node, which no budget can keep up and which
+/// would hold up every drain for ever.
+pub fn build(valid: &Valid, replicas: i32) -> Option<PodDisruptionBudget> {
+    if replicas <= 1 {
         return None;
     }
     let selector = LabelSelector { match_labels: Some(valid.names.selector()), ..LabelSelector::default() };

@@ -82,7 +82,7 @@ impl Names {
     /// Number of a pod; `None` when it is no pod of this set.
     pub fn ordinal(&self, pod: &str) -> Option<i32> {
         let number = pod.strip_prefix(&self.name)?.strip_prefix('-')?;
-        number.parse().ok().filter(|ordinal| self.pod(*ordinal) == pod)
+        number.parse().ok().filter(|ordinal| *ordinal >= 0 && self.pod(*ordinal) == pod)
     }
 
     /// Name of the headless Service in DNS.

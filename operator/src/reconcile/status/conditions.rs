@@ -1,5 +1,7 @@
 //! The four conditions, each with a reason from one list and a message that says what to do.
 
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 
@@ -12,6 +14,9 @@ use crate::reconcile::quantity::billionths;
 const SKEW_MS_MAX: i64 = 500;
 /// Characters of a message, at most.
 const MESSAGE_CHARS_MAX: usize = 2_000;
+
+/// A pod that is no older than this is starting; one that is older and not ready needs a look.
+const STARTING: SignedDuration = SignedDuration::from_secs(60);
 
 /// Every reason that a condition can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +43,8 @@ pub enum Reason {
     Complete,
     /// Progressing: pods are being made.
     ScalingUp,
+    /// Progressing: new pods start.
+    MembersStarting,
     /// Progressing: a pod leaves.
     ScalingDown,
     /// Progressing: a pod may not leave yet.
@@ -70,7 +77,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::AllMembersReady,
         Self::MembersNotReady,
         Self::MembersUnknown,
@@ -82,6 +89,7 @@ impl Reason {
         Self::ReconcileFailed,
         Self::Complete,
         Self::ScalingUp,
+        Self::MembersStarting,
         Self::ScalingDown,
         Self::ScaleDownBlocked,
         Self::RollingOut,
@@ -112,6 +120,7 @@ impl Reason {
             Self::ReconcileFailed => "ReconcileFailed",
             Self::Complete => "Complete",
             Self::ScalingUp => "ScalingUp",
+            Self::MembersStarting => "MembersStarting",
             Self::ScalingDown => "ScalingDown",
             Self::ScaleDownBlocked => "ScaleDownBlocked",
             Self::RollingOut => "RollingOut",
@@ -213,6 +222,17 @@ impl<'a> Judge<'a> {
         ready.filter(is_unknown).collect()
     }
 
+    fn unknown_message(&self, names: &[String]) -> String {
+        let nodes = self.picture.observed.map(|observed| &observed.nodes);
+        let answers = names.iter().filter_map(|name| nodes?.get(name)?.as_ref().err());
+        format!(
+            "{} do not tell the operator how they are, so nobody can say whether they are caught up ({}); check network \
+             policies between the operator and port 7072",
+            names.join(", "),
+            answers.map(String::as_str).next().unwrap_or("they were not asked")
+        )
+    }
+
     fn ready(&self, before: &[Condition]) -> Verdict {
         if let Some((reason, message)) = self.problem() {
             if reason != Reason::ReconcileFailed {
@@ -257,7 +277,7 @@ impl<'a> Judge<'a> {
         }
         let unknown = self.unknown();
         if ready + unknown.len() == wanted {
-            return (UNKNOWN, Reason::MembersUnknown, unknown_message(&unknown));
+            return (UNKNOWN, Reason::MembersUnknown, self.unknown_message(&unknown));
         }
         let summary = format!("{ready} of {wanted} members are ready and caught up; {}", self.troubles());
         (FALSE, Reason::MembersNotReady, summary)
@@ -318,6 +338,10 @@ impl<'a> Judge<'a> {
         if plan.scaling == Scaling::Up {
             return (TRUE, Reason::ScalingUp, format!("pods are being made, {} in all", plan.replicas));
         }
+        let starting = self.starting();
+        if !starting.is_empty() {
+            return (TRUE, Reason::MembersStarting, format!("{} start", starting.join(", ")));
+        }
         let growing = self.growing();
         if !growing.is_empty() {
             let text = format!("volumes grow: {}; they do so while their nodes run", growing.join("; "));
@@ -333,10 +357,26 @@ impl<'a> Judge<'a> {
         unready.find_map(|pod| Some(format!("pod {}: {}", pod.name_any(), plan::trouble(pod)?)))
     }
 
+    fn is_young(&self, pod: &Pod) -> bool {
+        let made = pod.metadata.creation_timestamp.as_ref();
+        made.is_some_and(|made| self.picture.now.duration_since(made.0) < STARTING)
+    }
+
+    fn has_young_pod(&self) -> bool {
+        self.picture.observed.is_some_and(|observed| observed.pods.iter().any(|pod| self.is_young(pod)))
+    }
+
+    /// Pods that are young and not ready yet.
+    fn starting(&self) -> Vec<String> {
+        let Some(observed) = self.picture.observed else { return Vec::new() };
+        let starting = observed.pods.iter().filter(|pod| !plan::is_ready(pod) && self.is_young(pod));
+        starting.map(ResourceExt::name_any).collect()
+    }
+
     /// Claims whose volumes are smaller than they were asked to be.
     fn growing(&self) -> Vec<String> {
         let Some(observed) = self.picture.observed else { return Vec::new() };
-        let claim = |claim: &k8s_openapi::api::core::v1::PersistentVolumeClaim| {
+        let claim = |claim: &PersistentVolumeClaim| {
             let status = claim.status.as_ref()?;
             let capacity = status.capacity.as_ref()?.get("storage")?.0.clone();
             let wanted = requested(claim);
@@ -385,7 +425,9 @@ impl<'a> Judge<'a> {
         let unknown = self.unknown();
         let stuck = self.first_trouble();
         let is_known_bad = self.members.iter().any(|member| !member.ready && !unknown.contains(&member.name));
-        if !troubles.is_empty() && is_known_bad && (!is_changing || stuck.is_some()) {
+        // While a pod starts, others may not be in contact with it yet: that is Progressing.
+        let is_settled = !is_changing && !self.has_young_pod();
+        if !troubles.is_empty() && is_known_bad && (is_settled || stuck.is_some()) {
             found.push((Reason::MembersNotReady, troubles));
         }
         let differing: Vec<&String> = self
@@ -431,7 +473,7 @@ impl<'a> Judge<'a> {
                 let texts: Vec<String> = found.into_iter().map(|(_, text)| text).collect();
                 (TRUE, reason, texts.join(". "))
             }
-            None if !unknown.is_empty() => (UNKNOWN, Reason::MembersUnknown, unknown_message(&unknown)),
+            None if !unknown.is_empty() => (UNKNOWN, Reason::MembersUnknown, self.unknown_message(&unknown)),
             None => (FALSE, Reason::AsExpected, "nothing is wrong".to_owned()),
         }
     }
@@ -470,12 +512,4 @@ impl<'a> Judge<'a> {
 fn list(names: &[&String]) -> String {
     let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
     names.join(", ")
-}
-
-fn unknown_message(names: &[String]) -> String {
-    format!(
-        "the admin port of {} does not answer the operator, so nobody can say whether it is caught up; check network \
-         policies between the operator and port 7072",
-        names.join(", ")
-    )
 }
