@@ -84,10 +84,13 @@ async fn run_node(flags: RunFlags) -> ExitCode {
         Ok(config) => config,
         Err(errors) => return tell(&errors, path.as_deref()),
     };
-    if let Err(reason) = telemetry::start(config.log_format, &config.log_level) {
-        eprintln!("mneme-node: {reason}");
-        return ExitCode::from(CONFIGURATION);
-    }
+    let _log = match telemetry::start(config.log_format, &config.log_level) {
+        Ok(log) => log,
+        Err(reason) => {
+            eprintln!("mneme-node: {reason}");
+            return ExitCode::from(CONFIGURATION);
+        }
+    };
     match node::run(config, asked_to_stop(stop_with_stdin)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

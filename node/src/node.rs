@@ -229,11 +229,11 @@ impl Node {
         let has_tokens = secrets.tokens.is_some();
         let tokens = watch::Sender::new(secrets.tokens.unwrap_or_default());
         let secret = watch::Sender::new(secrets.cluster);
-        let peers = Peers::new(driver.clone(), secret.subscribe());
-
         let asks_dns = config.sources.iter().any(|source| matches!(source, Source::Dns(_)));
-        let dns = asks_dns.then(|| Dns::new(config.dns_server)).transpose();
+        let dns = (asks_dns || config.dns_server.is_some()).then(|| Dns::new(config.dns_server)).transpose();
         let dns = dns.map_err(|error| RunError::Dns(error.to_string()))?;
+        let names = dns.clone().filter(|_| config.dns_server.is_some());
+        let peers = Peers::new(driver.clone(), secret.subscribe(), names);
         let contact = {
             let peers = peers.clone();
             Arc::new(move |address: &str| peers.is_in_contact(address))

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use self::accept::Gathering;
 use self::discovery::Discovered;
+use self::discovery::dns::Dns;
 use self::handshake::ClusterSecret;
 use crate::driver::Driver;
 
@@ -37,6 +38,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 pub struct Peers {
     driver: Arc<Driver>,
     secret: watch::Receiver<ClusterSecret>,
+    /// Whom host names are asked of; `None`: the system.
+    dns: Option<Dns>,
     gathering: Mutex<Gathering>,
     /// Who answered last at an address.
     answered: Mutex<HashMap<String, NodeId>>,
@@ -44,10 +47,10 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Links for a driver.
-    pub fn new(driver: Arc<Driver>, secret: watch::Receiver<ClusterSecret>) -> Arc<Self> {
+    /// Links for a driver. Host names are asked of `dns`, or else of the system.
+    pub fn new(driver: Arc<Driver>, secret: watch::Receiver<ClusterSecret>, dns: Option<Dns>) -> Arc<Self> {
         let (gathering, answered) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { driver, secret, gathering, answered, tasks: TaskTracker::new() })
+        Arc::new(Self { driver, secret, dns, gathering, answered, tasks: TaskTracker::new() })
     }
 
     /// Whether somebody who answered at this address is linked.

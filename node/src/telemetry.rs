@@ -1,7 +1,11 @@
 //! Logs: one line an event, as text for people or JSON for machines. Never a session key, a value or a token.
+//!
+//! Lines are written by a thread of their own: the replica logs under its lock, and whoever reads standard error may
+//! stop reading.
 
 use std::error::Error;
 
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
 
@@ -15,17 +19,25 @@ pub enum LogFormat {
     Json,
 }
 
-/// Begins to log to standard error.
+/// Lines that wait to be written, at most; what comes beyond is dropped, because a node must not wait for its log.
+const LINES_WAITING_MAX: usize = 4_096;
+
+/// Begins to log to standard error. What waits is written when the guard is dropped, unless that takes a second.
 ///
 /// # Errors
 ///
 /// When `level` is no level and no list of `target=level`.
-pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
+pub fn start(format: LogFormat, level: &str) -> Result<WorkerGuard, String> {
     let filter = filter(level)?;
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .lossy(true)
+        .thread_name("log")
+        .finish(std::io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(SystemTime)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(false);
     let started = match format {
         LogFormat::Text => builder.try_init(),
@@ -33,7 +45,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
     };
     // A second start in one process (tests) goes on with the first.
     drop(started);
-    Ok(())
+    Ok(guard)
 }
 
 /// Checks a level.

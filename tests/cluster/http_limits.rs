@@ -141,6 +141,8 @@ async fn tokens_guard_the_client_port_and_are_read_again() {
         |token: &str| node.client("GET", record("k")).header("authorization", format!("Bearer {token}"));
     node.read("k").await.expect_problem(401);
     node.get("/v1/status").await.expect_problem(401);
+    let watched = node.admin("GET", "/v1/status").send().await.expect(200).json();
+    assert_eq!(watched["node"]["state"], "ready", "the admin port needs no token");
     read("shop:first").send().await.expect_problem(401);
     read("second").send().await.expect_problem(401);
     read("first").send().await.expect_problem(404);

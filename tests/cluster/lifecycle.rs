@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mneme_tests::binary;
 use mneme_tests::cluster::Cluster;
-use mneme_tests::node::NodeSpec;
+use mneme_tests::node::{Node, NodeSpec};
 use mneme_tests::wait::wait_until;
 
 fn mneme_node(arguments: &[&str]) -> Output {
@@ -63,6 +63,21 @@ async fn a_second_process_on_one_directory_is_refused_by_name() {
     assert_exit(&second, 74, &data);
     assert_exit(&mneme_node(&["dump", "--data-dir", &data]), 74, &data);
     cluster[0].put("k", "v").send().await.expect(201);
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nothing_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut spec = NodeSpec::new("unread").flag("--log-level=trace");
+    // A pipe holds 64 KiB: it is full before the node begins.
+    let script = "mkfifo \"$0\"; exec 3<>\"$0\"; head -c 65536 /dev/zero >&3; exec \"$@\" 2>&3";
+    let pipe = directory.path().join("pipe");
+    spec.through = vec!["sh".into(), "-c".into(), script.into(), pipe.into()];
+    let mut node = Node::new(spec, directory.path());
+    node.start_ready().await;
+    node.put("k", "v").send().await.expect(201);
+    node.assert_value("k", "v").await;
+    assert_eq!(node.terminate().await, 0);
 }
 
 #[tokio::test]

@@ -82,6 +82,11 @@ impl Api {
         answer.json()
     }
 
+    /// Makes an object, given the path of all of its kind, and gives the answer whatever it is.
+    pub(crate) async fn try_create(&self, path: &str, object: &Value) -> Response {
+        self.request("POST", path).json(object).send().await
+    }
+
     /// Merges a patch into an object, and gives the answer whatever it is.
     pub(crate) async fn try_patch(&self, path: &str, patch: &Value) -> Response {
         self.request("PATCH", path)

@@ -1,10 +1,16 @@
 //! Clients of a SessionCache: the load in the client pod, and single requests that go the same way.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::api::{Api, Kind, eventually, path};
 use crate::suite::Suite;
 
+/// Longest wait for requests to go on.
+const REQUESTS_WAIT: Duration = Duration::from_secs(90);
+/// Pause between two reports.
+const POLL: Duration = Duration::from_millis(200);
 /// Where the client pod is.
 const NAMESPACE: &str = "mneme-suite";
 /// Its name.
@@ -72,9 +78,18 @@ impl<'a> Load<'a> {
 
     /// Waits until so many more requests succeeded.
     pub(crate) async fn more(&self, requests: u64) {
-        let wanted = self.report().await.succeeded() + requests;
-        eventually(90, "requests go on", async || (self.report().await.succeeded() >= wanted).then_some(()))
-            .await;
+        let mut report = self.report().await;
+        let wanted = report.succeeded() + requests;
+        let deadline = Instant::now() + REQUESTS_WAIT;
+        while report.succeeded() < wanted {
+            assert!(
+                Instant::now() < deadline,
+                "requests do not go on: {report}; {}",
+                report.0["lastFailure"]
+            );
+            tokio::time::sleep(POLL).await;
+            report = self.report().await;
+        }
     }
 
     /// What was counted so far.

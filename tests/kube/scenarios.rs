@@ -56,6 +56,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         peers::a_host_outside_the_cluster_goes_and_returns,
         peers::another_set_is_a_peer_by_its_headless_service,
         first::every_example_works,
+        first::the_test_of_the_chart_passes,
     ];
     let alone = scenarios![true;
         nodes::one_is_cut_from_the_network_and_heals,

@@ -83,6 +83,7 @@ impl Suite {
             "image.repository=mneme-operator",
             "nodeImage.repository=mneme-node",
             "image.pullPolicy=IfNotPresent",
+            "logging.format=text",
             "nodeImage.pullPolicy=IfNotPresent",
         ];
         for setting in

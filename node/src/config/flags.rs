@@ -95,7 +95,7 @@ pub struct RunFlags {
     /// Name whose SRV records are peers; repeatable.
     #[arg(long, value_name = "NAME", env = "MNEME_PEERS_SRV", value_delimiter = ',')]
     pub peers_srv: Vec<String>,
-    /// DNS server to ask. [default: the system's]
+    /// DNS server to ask for every name of a peer. [default: the system's]
     #[arg(long, value_name = "IP:PORT", env = "MNEME_DNS_SERVER")]
     pub dns_server: Option<SocketAddr>,
     /// When a write counts as durable: on the disk, or with the operating system. [default: fsync]

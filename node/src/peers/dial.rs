@@ -163,46 +163,57 @@ impl Peers {
     async fn make_link(&self, address: &str, number: u64) -> Result<(Link, Verdict), DialError> {
         let (secret, hello) = (self.secret.borrow().clone(), self.driver.hello());
         let [push, heartbeat, bulk] = [Lane::Push, Lane::Heartbeat, Lane::Bulk]
-            .map(|lane| open(address, number, lane, &secret, &hello));
+            .map(|lane| self.open(address, number, lane, &secret, &hello));
         let (push, mut heartbeat, bulk) = tokio::try_join!(push, heartbeat, bulk)?;
         let verdict = Verdict::decode(&heartbeat.reader.next().await?)?;
         let link = Link::new(number, vec![push, heartbeat, bulk]).ok_or(WireError::Handshake)?;
         Ok((link, verdict))
     }
-}
 
-/// Opens one connection and proves the secret on it.
-async fn open(
-    address: &str,
-    number: u64,
-    lane_kind: Lane,
-    secret: &ClusterSecret,
-    hello: &Hello,
-) -> Result<LaneEnds, DialError> {
-    let connected = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await;
-    let stream = connected.map_err(|_| DialError::Timeout)?.map_err(DialError::Connect)?;
-    stream.set_nodelay(true).map_err(DialError::Connect)?;
-    let (sender, body) = lane();
-    // Closed with everything else when the handshake fails half-way.
-    let guard = sender.close.clone().drop_guard();
-    let mut requests = handshake(stream, sender.close.clone()).await?;
+    /// Opens one connection and proves the secret on it.
+    async fn open(
+        &self,
+        address: &str,
+        number: u64,
+        lane_kind: Lane,
+        secret: &ClusterSecret,
+        hello: &Hello,
+    ) -> Result<LaneEnds, DialError> {
+        let connected = tokio::time::timeout(CONNECT_MAX, self.connect(address)).await;
+        let stream = connected.map_err(|_| DialError::Timeout)?.map_err(DialError::Connect)?;
+        stream.set_nodelay(true).map_err(DialError::Connect)?;
+        let (sender, body) = lane();
+        // Closed with everything else when the handshake fails half-way.
+        let guard = sender.close.clone().drop_guard();
+        let mut requests = handshake(stream, sender.close.clone()).await?;
 
-    let preface = Preface::new(number, lane_kind);
-    // Two frames fit in, and two are sent.
-    let _ = sender.handshake.try_send(preface.encode());
-    let request = http::Request::post(format!("http://{address}{LINK_PATH}")).body(body);
-    let request = request.map_err(|_| DialError::Wire(WireError::Handshake))?;
-    let response = requests.send_request(request).await.map_err(DialError::Http)?;
-    if response.status() != http::StatusCode::OK {
-        return Err(DialError::Status(response.status()));
+        let preface = Preface::new(number, lane_kind);
+        // Two frames fit in, and two are sent.
+        let _ = sender.handshake.try_send(preface.encode());
+        let request = http::Request::post(format!("http://{address}{LINK_PATH}")).body(body);
+        let request = request.map_err(|_| DialError::Wire(WireError::Handshake))?;
+        let response = requests.send_request(request).await.map_err(DialError::Http)?;
+        if response.status() != http::StatusCode::OK {
+            return Err(DialError::Status(response.status()));
+        }
+        let mut reader = FrameReader::new(response.into_body());
+        let answer = reader.next().await?;
+        let answer = preface.check_answer(secret, &answer)?.ok_or(DialError::Secret)?;
+        let hello = (lane_kind == Lane::Heartbeat).then_some(hello);
+        let _ = sender.handshake.try_send(preface.prove(secret, &answer, hello));
+        guard.disarm();
+        Ok(LaneEnds { lane: lane_kind, reader, sender })
     }
-    let mut reader = FrameReader::new(response.into_body());
-    let answer = reader.next().await?;
-    let answer = preface.check_answer(secret, &answer)?.ok_or(DialError::Secret)?;
-    let hello = (lane_kind == Lane::Heartbeat).then_some(hello);
-    let _ = sender.handshake.try_send(preface.prove(secret, &answer, hello));
-    guard.disarm();
-    Ok(LaneEnds { lane: lane_kind, reader, sender })
+
+    async fn connect(&self, address: &str) -> std::io::Result<TcpStream> {
+        match &self.dns {
+            Some(dns) => {
+                let addresses = dns.resolve(address).await.map_err(std::io::Error::other)?;
+                TcpStream::connect(&addresses[..]).await
+            }
+            None => TcpStream::connect(address).await,
+        }
+    }
 }
 
 async fn handshake(

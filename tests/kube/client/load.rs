@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mneme_tests::http::{Request, Response};
+use anyhow::Context;
+use mneme_tests::http::{Request, RequestError, Response};
 use mneme_tests::records::record;
 use rand::RngExt;
 use serde_json::{Value, json};
@@ -50,6 +51,7 @@ pub(crate) struct Load {
     checked: AtomicU64,
     unchecked: AtomicU64,
     described: Mutex<Vec<String>>,
+    last_failure: Mutex<String>,
     is_over: AtomicBool,
     browsers: Mutex<Vec<JoinHandle<Browser>>>,
 }
@@ -77,6 +79,7 @@ impl Load {
             checked: AtomicU64::new(0),
             unchecked: AtomicU64::new(0),
             described: Mutex::default(),
+            last_failure: Mutex::default(),
             is_over: AtomicBool::new(false),
             browsers: Mutex::default(),
         });
@@ -122,6 +125,7 @@ impl Load {
             "longestStallMs": get(&self.longest_stall_ms),
             "checked": get(&self.checked),
             "unchecked": get(&self.unchecked),
+            "lastFailure": *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner),
             "findings": *self.described.lock().unwrap_or_else(PoisonError::into_inner),
         })
     }
@@ -224,30 +228,45 @@ impl Browser {
 
     async fn send(&mut self, load: &Load, method: &str, target: &str, body: &str) -> Option<Response> {
         load.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self.exchange(load, method, target, body).await;
-        if answer.as_ref().is_some_and(|answer| !answer.status.is_server_error() && answer.code() != 401) {
-            let stall =
-                self.last_success.replace(Instant::now()).map_or(0, |last| last.elapsed().as_millis());
-            load.longest_stall_ms.fetch_max(u64::try_from(stall).unwrap_or(u64::MAX), Ordering::Relaxed);
-        } else {
-            load.failed.fetch_add(1, Ordering::Relaxed);
-            // A Service that was made anew has another address.
-            self.address = None;
-        }
-        answer
+        let failure = match self.exchange(load, method, target, body).await {
+            Ok(answer) if !answer.status.is_server_error() && answer.code() != 401 => {
+                let stall =
+                    self.last_success.replace(Instant::now()).map_or(0, |last| last.elapsed().as_millis());
+                load.longest_stall_ms.fetch_max(u64::try_from(stall).unwrap_or(u64::MAX), Ordering::Relaxed);
+                return Some(answer);
+            }
+            Ok(answer) => {
+                (format!("{method} was answered {} {}", answer.status, answer.text()), Some(answer))
+            }
+            Err(error) => (format!("{method} failed: {error:#}"), None),
+        };
+        load.failed.fetch_add(1, Ordering::Relaxed);
+        *load.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = failure.0;
+        // A Service that was made anew has another address.
+        self.address = None;
+        failure.1
     }
 
-    async fn exchange(&mut self, load: &Load, method: &str, target: &str, body: &str) -> Option<Response> {
+    async fn exchange(
+        &mut self,
+        load: &Load,
+        method: &str,
+        target: &str,
+        body: &str,
+    ) -> anyhow::Result<Response> {
         let address = match self.address {
             Some(address) => address,
-            None => tokio::net::lookup_host(&load.target.service).await.ok()?.next()?,
+            None => tokio::net::lookup_host(&load.target.service).await?.next().context("no address")?,
         };
         self.address = Some(address);
         let mut request = Request::new(address, method, target).body(body.to_owned()).within(ANSWER_WAIT);
         if !load.target.token.is_empty() {
             request = request.header("authorization", format!("Bearer {}", load.target.token));
         }
-        request.try_send().await.ok()
+        request.try_send().await.map_err(|error| match error {
+            RequestError::TimedOut => anyhow::anyhow!("no answer within {ANSWER_WAIT:?}"),
+            RequestError::Failed(error) => error,
+        })
     }
 }
 

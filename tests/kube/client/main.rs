@@ -21,6 +21,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use tokio::net::TcpListener;
 
 use crate::load::{Load, Target};
@@ -81,8 +82,21 @@ async fn answer(
     Ok(response)
 }
 
-/// The parameters of a query. The suite sends only what needs no encoding.
+/// The parameters of a query. Not all that asks encodes the same: the API server's proxy does it anew.
 fn parameters(query: &str) -> HashMap<String, String> {
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    pairs.map(|(name, value)| (decode(name), decode(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_read_however_they_are_encoded() {
+        let read = parameters("name=x&service=web.svc%3A7070&token=");
+        assert_eq!(read["service"], "web.svc:7070");
+        assert_eq!((read["name"].as_str(), read["token"].as_str()), ("x", ""));
+    }
 }

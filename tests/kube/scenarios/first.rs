@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::api::{Kind, eventually};
 use crate::clients::condition;
 use crate::space::{Space, is_ready_now, small};
-use crate::suite::Suite;
+use crate::suite::{OPERATOR_NAMESPACE, Suite};
 
 /// From one `apply` to a session that is written and read through the Service.
 pub(crate) async fn a_session_is_served_after_one_apply(suite: &Suite) {
@@ -81,4 +81,10 @@ pub(crate) async fn every_example_works(suite: &Suite) {
             println!("first: the example {name} is ready");
         }
     }
+}
+
+/// `helm test`: what the chart itself offers to see that it works.
+pub(crate) async fn the_test_of_the_chart_passes(suite: &Suite) {
+    let printed = suite.helm(&["test", "mneme", "--namespace", OPERATOR_NAMESPACE, "--timeout", "180s"]);
+    assert!(printed.contains("Succeeded"), "{printed}");
 }

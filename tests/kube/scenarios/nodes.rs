@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::api::eventually;
-use crate::clients::is_ready;
+use crate::clients::{condition, is_ready};
 use crate::provider::Fault;
 use crate::space::{Space, node_of, small};
 use crate::suite::Suite;
@@ -32,8 +32,12 @@ pub(crate) async fn one_is_cut_from_the_network_and_heals(suite: &Suite) {
     })
     .await;
     println!("cut: NotReady after {:.1} s", started.elapsed().as_secs_f32());
-    let seen = cache.condition("Ready", "False").await;
-    println!("cut: Ready is False, {}: {}", seen["reason"], seen["message"]);
+    let seen = eventually(60, "the set is not Ready", async || {
+        let cache = cache.get().await?;
+        (!is_ready(&cache)).then(|| condition(&cache, "Ready").clone())
+    })
+    .await;
+    println!("cut: Ready is {}, {}: {}", seen["status"], seen["reason"], seen["message"]);
     load.more(200).await;
     drop(cut);
     let healed = Instant::now();

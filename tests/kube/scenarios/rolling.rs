@@ -61,7 +61,10 @@ pub(crate) async fn another_image_rolls_through(suite: &Suite) {
 /// An image that cannot be had costs one node, says so, and is undone by naming the old one again.
 pub(crate) async fn a_bad_image_stops_at_one_pod(suite: &Suite) {
     let space = Space::new(suite, "bad-image").await;
-    let cache = space.ready_cache("web", small(3)).await;
+    let mut spec = small(3);
+    // An image that is not here is not looked for elsewhere either.
+    spec["podTemplate"] = json!({"spec": {"containers": [{"name": "node", "imagePullPolicy": "Never"}]}});
+    let cache = space.ready_cache("web", spec).await;
     let load = cache.load().await;
     let old = cache.pods().await;
     cache.patch(json!({"image": "mneme-node:there-is-none"})).await;

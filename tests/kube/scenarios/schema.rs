@@ -73,11 +73,11 @@ fn bad_changes() -> Vec<(Value, &'static str)> {
 /// Every rule, each with an object that breaks only that one.
 pub(crate) async fn bad_objects_are_refused_in_words(suite: &Suite) {
     let space = Space::new(suite, "schema").await;
+    let all = space.path(Kind::SessionCache, "");
     let mut refused = 0;
     for (spec, words) in bad_specs() {
         let cache = space.cache("bad");
-        let answer =
-            suite.api.try_apply(&cache.path(Kind::SessionCache, ""), &cache.object(spec.clone())).await;
+        let answer = suite.api.try_create(&all, &cache.object(spec.clone())).await;
         assert_eq!(answer.code(), 422, "{spec} was accepted or refused otherwise: {}", answer.text());
         let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
         assert!(message.contains(words), "{spec} is refused with other words than {words:?}: {message}");
@@ -85,7 +85,7 @@ pub(crate) async fn bad_objects_are_refused_in_words(suite: &Suite) {
     }
     for name in ["1web", "web.shop", &"w".repeat(51)] {
         let cache = space.cache(name);
-        let answer = suite.api.try_apply(&cache.path(Kind::SessionCache, ""), &cache.object(small(1))).await;
+        let answer = suite.api.try_create(&all, &cache.object(small(1))).await;
         assert_eq!(answer.code(), 422, "the name {name} was accepted: {}", answer.text());
         assert!(answer.text().contains("the name is at most 50 lowercase letters"), "{}", answer.text());
         refused += 1;

@@ -114,6 +114,24 @@ impl Dns {
         (answer, ttl.map(|seconds| Duration::from_secs(u64::from(seconds))))
     }
 
+    /// Where `address`, `host:port`, is reached; an address of numbers is not asked for.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong, for people; also when the host has no address.
+    pub async fn resolve(&self, address: &str) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(address) = address.parse() {
+            return Ok(vec![address]);
+        }
+        let (host, port) = address.rsplit_once(':').ok_or("a port is missing")?;
+        let port = port.parse().map_err(|_| "a port is missing")?;
+        let answer = self.addresses(host, port, &mut None).await;
+        match answer.error {
+            Some(error) if answer.addresses.is_empty() => Err(error),
+            _ => Ok(answer.addresses.iter().filter_map(|address| address.parse().ok()).collect()),
+        }
+    }
+
     async fn addresses(&self, name: &str, port: u16, ttl: &mut Option<u32>) -> Answer {
         let (v4, v6) = tokio::join!(self.query(name, RecordType::A), self.query(name, RecordType::AAAA));
         let errors: Vec<String> = [&v4, &v6].iter().filter_map(|part| part.error.clone()).collect();

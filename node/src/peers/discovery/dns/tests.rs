@@ -136,6 +136,18 @@ async fn services_bring_their_ports() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_dialled_is_asked_for_unless_it_is_numbers() {
+    let bench = Bench::start().await;
+    bench.addresses(&[[10, 0, 0, 1]], &[Ipv6Addr::LOCALHOST]);
+    let found = bench.dns.resolve("peers.test.:81").await.expect("both families");
+    assert_eq!(found, ["10.0.0.1:81", "[::1]:81"].map(|address| address.parse().expect("an address")));
+    let numbers = bench.dns.resolve("[::2]:81").await.expect("nothing to ask");
+    assert_eq!(numbers, ["[::2]:81".parse().expect("an address")]);
+    let error = bench.dns.resolve("other.test.:81").await.expect_err("no such name");
+    assert!(error.contains("other.test"), "{error}");
+}
+
+#[tokio::test]
 async fn no_such_name_and_no_records_name_nobody() {
     let bench = Bench::start().await;
     let (answer, ttl) = bench.ask().await;
