@@ -1,5 +1,6 @@
 //! The scenarios. Each is one function, which panics when something is not as it should be.
 
+mod chart;
 mod children;
 mod first;
 mod many;
@@ -56,6 +57,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         peers::a_host_outside_the_cluster_goes_and_returns,
         peers::another_set_is_a_peer_by_its_headless_service,
         first::every_example_works,
+        chart::its_own_test_passes_twice,
         first::the_test_of_the_chart_passes,
     ];
     let alone = scenarios![true;
