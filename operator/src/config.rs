@@ -1,8 +1,11 @@
 //! Configuration: flags, then the environment, then defaults; validated before anything is asked of the cluster.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mneme_api::{TableName, parse_duration};
 
 use crate::telemetry::LogFormat;
 
@@ -20,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the operator.
     Run(Box<RunFlags>),
+    /// Write sessions through one node and read them through every other; `helm test` runs it.
+    Check(CheckFlags),
     /// Print the custom resource definition, or its documentation.
     Crd {
         /// What is printed.
@@ -78,6 +83,23 @@ pub struct RunFlags {
     /// What is logged: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", env = "MNEME_OPERATOR_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
+}
+
+/// Flags of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckFlags {
+    /// Address of a node's client port, as http://HOST:PORT; repeatable, at least two.
+    #[arg(long, value_name = "URL", required = true)]
+    pub node: Vec<String>,
+    /// File that holds the token of a client, alone.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Table of the sessions.
+    #[arg(long, value_name = "NAME", default_value = "sessions")]
+    pub table: TableName,
+    /// How long nodes may take until the first session goes through.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    pub timeout: Duration,
 }
 
 /// Everything the operator is told, valid.

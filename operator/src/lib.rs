@@ -9,6 +9,7 @@
 //! Reading order: [`crd`], [`reconcile`] and its steps, [`controller`], [`leader`]. `validate`, `plan`, `build` and
 //! `status` are pure and hold most of the tests.
 
+pub mod check;
 pub mod config;
 pub mod controller;
 pub mod crd;

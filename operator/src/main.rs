@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mneme_operator::config::{Cli, Command, Config, Format, RunFlags};
+use mneme_operator::check::check;
+use mneme_operator::config::{CheckFlags, Cli, Command, Config, Format, RunFlags};
 use mneme_operator::{crd, run, telemetry};
 
 /// Wrong flags.
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
+        Command::Check(flags) => check_nodes(&flags),
         Command::Crd { format: Format::Yaml } => match crd::yaml() {
             Ok(text) => {
                 print!("{text}");
@@ -36,6 +38,23 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Run(flags) => run_operator(*flags),
+    }
+}
+
+fn check_nodes(flags: &CheckFlags) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("mneme-operator: failed to start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(check(flags)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mneme-operator: {}", telemetry::chain(&error));
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::crd::v1alpha1::SessionCacheStatus;
 use crate::reconcile::apply::{Change, Verb};
+use crate::reconcile::status::conditions::Reason;
 use crate::requeue::Class;
 
 /// How a pass ended.
@@ -113,7 +114,11 @@ impl Default for Metrics {
         let leading = Gauge::default();
         registry.register("leading", "Whether this process holds the Lease", leading.clone());
         let caches = Family::<ReadyLabels, Gauge>::default();
-        registry.register("session_caches", "SessionCaches, by their condition Ready", caches.clone());
+        registry.register(
+            "session_caches",
+            "SessionCaches, by their condition Ready; Stopped are those scaled to 0",
+            caches.clone(),
+        );
         Self {
             registry,
             reconciles,
@@ -196,7 +201,12 @@ impl Metrics {
     /// A status was made.
     pub fn reported(&self, set: &str, status: &SessionCacheStatus) {
         let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
-        let ready = ready.map_or("Unknown", |condition| condition.status.as_str()).to_owned();
+        let ready = ready.map_or("Unknown", |condition| {
+            // Not ready on purpose: nothing that an alert should tell of.
+            let is_stopped = condition.reason == Reason::Stopped.as_str();
+            if is_stopped { "Stopped" } else { condition.status.as_str() }
+        });
+        let ready = ready.to_owned();
         self.readiness.lock().insert(set.to_owned(), ready);
         self.count();
     }
@@ -209,7 +219,7 @@ impl Metrics {
 
     fn count(&self) {
         let readiness = self.readiness.lock();
-        for ready in ["True", "False", "Unknown"] {
+        for ready in ["True", "False", "Unknown", "Stopped"] {
             let count = readiness.values().filter(|value| *value == ready).count();
             let labels = ReadyLabels { ready: ready.to_owned() };
             self.caches.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -5,6 +5,7 @@
 
 mod balanced;
 mod batch;
+mod check;
 mod drain;
 mod http_api;
 mod http_connections;
