@@ -1,6 +1,7 @@
 //! From the file to a replica: the same merge as replication, so order, duplicates and superseded states are harmless.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mneme_api::TableName;
 use mneme_replica::Replica;
@@ -172,9 +173,11 @@ pub async fn read<S: Storage>(storage: &mut S, mut take: impl FnMut(Row)) -> Res
             stored.bytes += frame.body.len() as u64;
             for entry in frame::decode(frame.id, &frame.body)? {
                 match entry {
-                    Entry::Write(mut write) => {
-                        std::mem::take(&mut write.rows).into_iter().for_each(&mut take);
-                        PersistItem::Write(write.into()).claim(&mut stored.vector, 0);
+                    Entry::Write(write) => {
+                        // Its rows say when its origin was heard: claimed before they are taken.
+                        let write = Arc::new(write);
+                        PersistItem::Write(write.clone()).claim(&mut stored.vector, 0);
+                        Arc::unwrap_or_clone(write).rows.into_iter().for_each(&mut take);
                     }
                     Entry::Rows(rows) => rows.into_iter().for_each(&mut take),
                     Entry::Vector(vector) => stored.vector.join(&vector),

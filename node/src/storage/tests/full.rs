@@ -137,6 +137,10 @@ fn assert_whole<S>(again: &Recovered<S>, bench: &Bench) {
     assert_value(&again.replica, "sessions", "late", b"v");
     assert!(matches!(read(&again.replica, "sessions", "early"), Lookup::Gone { .. }));
     assert!(again.stored.vector.agrees_with(&bench.replica.lock().vector()), "{:?}", again.stored.vector);
+    assert!(
+        again.stored.vector.iter().all(|(_, entry)| entry.last_write_ms > 0),
+        "an origin would be forgotten"
+    );
 }
 
 #[tokio::test]
