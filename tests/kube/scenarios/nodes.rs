@@ -99,7 +99,6 @@ pub(crate) async fn the_api_server_freezes(suite: &Suite) {
         tokio::time::sleep(FREEZE).await;
     }
     let after = eventually(60, "the API server answers", async || {
-        suite.api.get("/readyz/ping").await;
         suite.api.get("/version").await?;
         Some(load.report().await)
     })
