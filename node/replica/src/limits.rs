@@ -35,6 +35,9 @@ pub const DELTA_RETRY_MS: u64 = 10_000;
 /// A delta that makes no progress for this long is given up and asked again.
 pub const DELTA_STALL_MS: u64 = 5_000;
 
+/// A delta of which not even the first, empty page came for this long was not heard: it is asked again.
+pub const DELTA_UNHEARD_MS: u64 = 1_000;
+
 /// Deltas a node gives at once; each holds a list of key hashes.
 pub const DELTA_DONATIONS_MAX: usize = 16;
 

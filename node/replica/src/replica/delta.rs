@@ -10,7 +10,7 @@ use crate::effect::{Effect, Notice, PersistItem};
 use crate::id::{Dot, KeyHash, NodeId};
 use crate::limits::{
     DELTA_DONATIONS_MAX, DELTA_LAST_PAGE_BYTES, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_SERVED_BYTES_MAX,
-    DELTA_STALL_MS, DELTA_WRITTEN_MAX, HEARTBEAT_MS, SLICE_ROWS, VERSION_AHEAD_MS_MAX,
+    DELTA_STALL_MS, DELTA_UNHEARD_MS, DELTA_WRITTEN_MAX, HEARTBEAT_MS, SLICE_ROWS, VERSION_AHEAD_MS_MAX,
 };
 use crate::message::Message;
 use crate::record::{Row, row_bytes};
@@ -50,6 +50,8 @@ pub(super) struct Donation {
     /// and another page its companion in the old one: all go again, in one state, before the end.
     written: BTreeSet<(TableName, KeyHash)>,
     next_page: u64,
+    /// The next page was asked for while keys were still being listed.
+    is_wanted: bool,
     progress_boot_ms: u64,
 }
 
@@ -102,10 +104,14 @@ impl Replica {
             unlisted: unlisted.into_iter().flatten().collect(),
             keys: Vec::new(),
             written: BTreeSet::new(),
-            next_page: 0,
+            next_page: 1,
+            is_wanted: false,
             progress_boot_ms: self.boot_ms,
         };
         self.donations.insert((peer, delta), donation);
+        // Empty: it says that the question was heard. Of two links that are made at once one goes, and what was asked
+        // or answered on it; listing the keys may take longer than that should go unnoticed.
+        self.send(peer, Message::DeltaPage { delta, page: 0, rows: Vec::new(), vector: None });
         self.list_donations();
     }
 
@@ -126,8 +132,9 @@ impl Replica {
                 }
             });
         }
-        if donation.unlisted.is_empty() {
-            self.give_page(peer, delta, 0);
+        if donation.unlisted.is_empty() && donation.is_wanted {
+            let page = donation.next_page;
+            self.give_page(peer, delta, page);
         }
         if self.donations.values().any(|donation| !donation.unlisted.is_empty()) {
             self.effects.push(Effect::Continue);
@@ -137,8 +144,12 @@ impl Replica {
     pub(super) fn give_page(&mut self, peer: NodeId, delta: u64, page: u64) {
         let boot_ms = self.boot_ms;
         let Some(donation) = self.donations.get_mut(&(peer, delta)) else { return };
-        if page != donation.next_page || !donation.unlisted.is_empty() {
+        if page != donation.next_page {
             // Repeated or late: the asker's stall timer starts the delta again.
+            return;
+        }
+        if !donation.unlisted.is_empty() {
+            donation.is_wanted = true;
             return;
         }
         donation.next_page += 1;
@@ -276,7 +287,9 @@ impl Replica {
     /// Gives up deltas that stand still; heartbeats ask again.
     pub(super) fn drop_stalled_deltas(&mut self) {
         let oldest = self.boot_ms.saturating_sub(DELTA_STALL_MS);
-        self.deltas.retain(|_, delta| delta.progress_boot_ms >= oldest);
+        let unheard = self.boot_ms.saturating_sub(DELTA_UNHEARD_MS);
+        let since = |delta: &Delta| if delta.next_page == 0 { unheard } else { oldest };
+        self.deltas.retain(|_, delta| delta.progress_boot_ms >= since(delta));
         self.donations.retain(|_, donation| donation.progress_boot_ms >= oldest);
     }
 }
