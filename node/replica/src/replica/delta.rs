@@ -72,6 +72,7 @@ impl Replica {
             return;
         }
         let number = self.next_number();
+        let is_of_everything = self.lacks_from.contains(&donor);
         let delta = Delta {
             donor,
             staged: Vec::new(),
@@ -79,12 +80,11 @@ impl Replica {
             next_page: 0,
             refused: BTreeSet::new(),
             refused_ahead_ms: 0,
-            is_of_everything: self.lacks_from.contains(&donor),
+            is_of_everything,
             progress_boot_ms: self.boot_ms,
         };
         self.deltas.insert(number, delta);
         self.counters.deltas_asked += 1;
-        let is_of_everything = self.lacks_from.contains(&donor);
         let vector = if is_of_everything { VersionVector::default() } else { self.applied.certain() };
         self.send(donor, Message::DeltaRequest { delta: number, vector });
     }
