@@ -37,11 +37,8 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        builder.worker_threads(worker_threads());
-    }
-    let runtime = match builder.enable_all().build() {
+    // One thread for links, clock and writer; connections of clients have more, see `http::workers`.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("mneme-node: failed to start: {error}");
@@ -52,12 +49,6 @@ fn main() -> ExitCode {
     // Standard input may still be read by a thread that nobody can stop.
     runtime.shutdown_background();
     code
-}
-
-/// Half of the cores: the other half is for SQLite's thread and the kernel's share of the network and the disk. Measured
-/// on two cores with three nodes: one worker takes a tenth more writes than two, at a fifth less processor time each.
-fn worker_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 async fn run(command: Command) -> ExitCode {
@@ -108,6 +99,7 @@ async fn run_node(flags: RunFlags) -> ExitCode {
                 RunError::Storage(_) => STORAGE,
                 RunError::Mismatch(_) | RunError::Secrets { .. } => CONFIGURATION,
                 RunError::Listen { .. }
+                | RunError::Threads(_)
                 | RunError::Dns(_)
                 | RunError::Refused(_)
                 | RunError::Died(_)

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::driver::{Driver, Ending};
 use crate::http::auth::{self, AuthTokens};
+use crate::http::workers::Workers;
 use crate::http::{Api, ClientService, StatusContext, admin_router, server};
 use crate::joining::{follow_discovery, tell_waiting};
 use crate::metrics::Metrics;
@@ -55,6 +56,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// Threads for connections.
+    #[error("failed to start the threads that serve connections")]
+    Threads(#[source] std::io::Error),
     /// A file of secrets.
     #[error("failed to use the file of secrets {path}: {reason}")]
     Secrets {
@@ -132,6 +136,8 @@ async fn recover(config: &Config, listeners: &Listeners) -> Result<Recovered<Sql
         version: env!("CARGO_PKG_VERSION").to_owned(),
         tables: config.tables.clone(),
         join_timeout_ms: u64::try_from(config.join_timeout.as_millis()).unwrap_or(u64::MAX),
+        // The first version has none.
+        features: Vec::new(),
     };
     let started = Instant::now();
     let options = Options { durability: config.durability, pages_max: None };
@@ -265,6 +271,7 @@ impl Node {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), RunError> {
         let Self { driver, writer, discovery, discovered, peers, api, tokens, secret } = self;
+        let workers = Workers::start().map_err(RunError::Threads)?;
         tracing::info!(
             node.id = %driver.origin().node,
             node.name = %config.node_name,
@@ -294,13 +301,14 @@ impl Node {
                 (ClientService(api.clone()), stop_clients.clone(), CancellationToken::new());
             let guard = left.clone().drop_guard();
             spawn(Box::pin(async move {
-                server::serve(listeners.client, service, LAST_REQUESTS, stop).await;
+                server::serve(listeners.client, service, workers, LAST_REQUESTS, stop).await;
                 drop(guard);
             }));
             left
         };
         let admin = hyper_util::service::TowerToHyperService::new(admin_router(api.clone()));
-        spawn(Box::pin(server::serve(listeners.admin, admin, Duration::ZERO, stop_admin.clone())));
+        let here = Workers::here();
+        spawn(Box::pin(server::serve(listeners.admin, admin, here, Duration::ZERO, stop_admin.clone())));
         {
             let (driver, stop) = (driver.clone(), stop.clone());
             spawn(Box::pin(async move { driver.run_clock(stop).await }));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -191,26 +191,30 @@ struct Socket {
     stream: TokioIo<TcpStream>,
     /// What was read to know the version; the first that is read.
     first: Bytes,
-    /// Answers that are to be sent.
-    gathered: BytesMut,
+    /// Answers that are to be sent, behind those that are.
+    gathered: Vec<u8>,
+    sent_bytes: usize,
 }
 
 impl Wire {
     fn new(stream: TcpStream, first: Bytes) -> Self {
-        let socket = Socket { stream: TokioIo::new(stream), first, gathered: BytesMut::new() };
+        let socket = Socket { stream: TokioIo::new(stream), first, gathered: Vec::new(), sent_bytes: 0 };
         Self(Arc::new(Mutex::new(socket)))
     }
 }
 
 impl Socket {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.gathered.is_empty() {
-            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.gathered))?;
+        while self.sent_bytes < self.gathered.len() {
+            let unsent = &self.gathered[self.sent_bytes..];
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, unsent))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.gathered.advance(sent);
+            self.sent_bytes += sent;
         }
+        self.gathered.clear();
+        self.sent_bytes = 0;
         Poll::Ready(Ok(()))
     }
 
@@ -220,7 +224,9 @@ impl Socket {
     /// bodies where their status is one of an error, so it is not taken for one of them.
     fn replace_automatic_answer(&mut self, problem: Problem) {
         const BEGIN: &[u8] = b"HTTP/1.";
-        let Some(at) = self.gathered.windows(BEGIN.len()).rposition(|window| window == BEGIN) else { return };
+        let unsent = &self.gathered[self.sent_bytes..];
+        let Some(at) = unsent.windows(BEGIN.len()).rposition(|window| window == BEGIN) else { return };
+        let at = self.sent_bytes + at;
         let answer = &self.gathered[at..];
         let is_error = answer.get(BEGIN.len() + 2) == Some(&b'4');
         let is_empty = answer.windows(19).any(|window| window == b"content-length: 0\r\n");
@@ -233,10 +239,10 @@ impl Socket {
     /// Sends what is left, says that nothing follows, and reads on for a moment: closing a connection with bytes
     /// unread would take the answer back on its way.
     async fn close(self) {
-        let Self { stream, gathered, first: _ } = self;
+        let Self { stream, gathered, sent_bytes, first: _ } = self;
         let mut stream = stream.into_inner();
         let sent = async {
-            stream.write_all(&gathered).await?;
+            stream.write_all(&gathered[sent_bytes..]).await?;
             stream.shutdown().await
         };
         if !matches!(tokio::time::timeout(CLOSE_MAX, sent).await, Ok(Ok(()))) {

@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName};
 use mneme_api::{Key, Pattern, parse_duration};
 use mneme_replica::event::{AckMode, Condition};
+use mneme_replica::version::Version;
 
 use super::problem::Problem;
 
@@ -151,17 +152,25 @@ pub(super) enum ReadCondition {
 }
 
 /// `If-Match` and `If-None-Match` of a read, as RFC 9110 has them; `None`: the value is wanted.
-pub(super) fn read_condition(headers: &HeaderMap, etag: &str) -> Result<Option<ReadCondition>, Problem> {
+pub(super) fn read_condition(
+    headers: &HeaderMap,
+    version: Version,
+) -> Result<Option<ReadCondition>, Problem> {
+    let (if_match, if_none_match) = (header(headers, &IF_MATCH)?, header(headers, &IF_NONE_MATCH)?);
+    if if_match.is_none() && if_none_match.is_none() {
+        return Ok(None);
+    }
+    let etag = version.etag();
     let names = |list: &str, is_weak: bool| {
         list.trim() == "*"
             || list.split(',').map(str::trim).any(|named| {
                 named == etag || is_weak && named.strip_prefix("W/").is_some_and(|named| named == etag)
             })
     };
-    if header(headers, &IF_MATCH)?.is_some_and(|list| !names(list, false)) {
+    if if_match.is_some_and(|list| !names(list, false)) {
         return Ok(Some(ReadCondition::Failed));
     }
-    let is_known = header(headers, &IF_NONE_MATCH)?.is_some_and(|list| names(list, true));
+    let is_known = if_none_match.is_some_and(|list| names(list, true));
     Ok(is_known.then_some(ReadCondition::NotModified))
 }
 

@@ -1,5 +1,6 @@
 //! One record: read, store, delete. The hot path: dispatched by hand, the table is read without a task switch.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +83,7 @@ impl Api {
         };
         match lookup {
             Lookup::Found(found) => {
-                if let Some(answer) = extract::read_condition(&parts.headers, &found.version().etag())? {
+                if let Some(answer) = extract::read_condition(&parts.headers, found.version())? {
                     return answer_of_condition(answer, &found, now_ms);
                 }
                 let ttl_ms = match query.touch_ms {
@@ -319,7 +320,10 @@ fn written(status: StatusCode, etag: String, acks: Acks) -> Answer {
 /// Who holds a write, of the known members.
 pub(super) fn acks_header(acks: Acks) -> HeaderValue {
     let Acks { applied, durable, members } = acks;
-    ascii(format!("applied={applied}/{members} durable={durable}/{members}"))
+    let mut text = String::with_capacity(64);
+    // Writing to a string cannot fail.
+    let _ = write!(text, "applied={applied}/{members} durable={durable}/{members}");
+    ascii(text)
 }
 
 /// Adds who holds a write.

@@ -34,9 +34,17 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     pub(super) fn new(headers: &HeaderMap, inner: B) -> Self {
+        if inner.is_end_stream() {
+            return Self { inner, announced: None, is_held_back: false, is_over: true, is_broken: false };
+        }
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let is_over = inner.is_end_stream();
-        Self { inner, announced, is_held_back: headers.contains_key(EXPECT), is_over, is_broken: false }
+        Self {
+            inner,
+            announced,
+            is_held_back: headers.contains_key(EXPECT),
+            is_over: false,
+            is_broken: false,
+        }
     }
 
     /// Reads it all, at most `limit_bytes`. A node that is `draining` takes nothing any more.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Builder;
+use super::workers::Workers;
 
 /// Connections of one port at once.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -23,16 +24,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> std::io::Result<(std::io::Result<std::net::TcpStream>, OwnedSemaphorePermit)> {
     let permit = permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    Ok((stream.into_std(), permit))
 }
 
 /// Serves connections until `stop`; then new ones are refused, requests that have begun are finished, and a connection
 /// of HTTP/1 that is idle may bring one more within `last_requests`.
-pub async fn serve<S, B>(listener: TcpListener, service: S, last_requests: Duration, stop: CancellationToken)
-where
+///
+/// The connections are shared out among `workers`.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    workers: Workers,
+    last_requests: Duration,
+    stop: CancellationToken,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: Body + Send + 'static,
@@ -49,10 +57,16 @@ where
         match accepted {
             Ok((stream, permit)) => {
                 let (builder, service, stop) = (builder.clone(), service.clone(), stop.clone());
-                connections.spawn(async move {
-                    builder.serve(stream, service, &stop).await;
-                    drop(permit);
-                });
+                let place = workers.place();
+                let handle = place.handle.clone();
+                let connection = async move {
+                    // Registered anew: the thread that serves it waits for it.
+                    if let Ok(stream) = stream.and_then(TcpStream::from_std) {
+                        builder.serve(stream, service, &stop).await;
+                    }
+                    drop((permit, place));
+                };
+                connections.spawn_on(connection, &handle);
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");

@@ -57,6 +57,7 @@ impl Api {
                 durability: context.durability.to_owned(),
                 sqlite_version: context.sqlite_version.clone(),
             },
+            features: status.features,
             writes_in_flight: status.writes_in_flight,
         })
     }
