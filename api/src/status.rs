@@ -23,6 +23,9 @@ pub struct StatusBody {
     pub tables: Vec<TableBody>,
     /// The file.
     pub storage: StorageBody,
+    /// What all members announce beyond the protocol, and so is in use.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// Client writes that wait for acknowledgement.
     #[serde(default)]
     pub writes_in_flight: usize,

@@ -129,6 +129,7 @@ async fn load(directory: &Path) -> Result<(Replica, u64), DumpError> {
         version: String::new(),
         tables: Vec::new(),
         join_timeout_ms: 0,
+        features: Vec::new(),
     };
     let mut recovery = Replica::recover(settings, sample);
     let stored = recovery::read(&mut storage, |row| recovery.load(row)).await?;

@@ -16,6 +16,7 @@ mod request_body;
 mod routes;
 pub mod server;
 mod status;
+pub mod workers;
 
 use std::convert::Infallible;
 use std::pin::Pin;

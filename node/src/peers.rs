@@ -26,6 +26,7 @@ use self::discovery::Discovered;
 use self::discovery::dns::Dns;
 use self::handshake::ClusterSecret;
 use crate::driver::Driver;
+use crate::telemetry::Repeats;
 
 /// Where links are made on the peer port.
 const LINK_PATH: &str = "/v1/link";
@@ -43,14 +44,23 @@ pub struct Peers {
     gathering: Mutex<Gathering>,
     /// Who answered last at an address.
     answered: Mutex<HashMap<String, NodeId>>,
+    /// What strangers were refused for: whoever may connect must not fill the log.
+    warned: Mutex<Repeats>,
     tasks: TaskTracker,
 }
 
 impl Peers {
     /// Links for a driver. Host names are asked of `dns`, or else of the system.
     pub fn new(driver: Arc<Driver>, secret: watch::Receiver<ClusterSecret>, dns: Option<Dns>) -> Arc<Self> {
-        let (gathering, answered) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { driver, secret, dns, gathering, answered, tasks: TaskTracker::new() })
+        Arc::new(Self {
+            driver,
+            secret,
+            dns,
+            gathering: Mutex::default(),
+            answered: Mutex::default(),
+            warned: Mutex::default(),
+            tasks: TaskTracker::new(),
+        })
     }
 
     /// Whether somebody who answered at this address is linked.

@@ -197,6 +197,7 @@ impl World {
             version: "sim".to_owned(),
             tables,
             join_timeout_ms: 5_000,
+            features: Vec::new(),
         };
         let mut recovery = Replica::recover(settings, sample);
         let (meta, vector) = node.disk.load(&mut recovery);

@@ -61,6 +61,9 @@ pub const SLICE_ROWS: usize = 2_048;
 /// Bytes of writes that wait for one peer; an overflowing queue is dropped and repaired by a delta.
 pub const OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Bytes of own writes that are kept at hand for a peer that needs their records; older ones come by delta.
+pub const RECENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// Bytes of writes in one push message.
 pub const PUSH_BYTES_MAX: usize = 512 * 1024;
 

@@ -35,6 +35,8 @@ pub(crate) enum Exchange {
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) address: String,
+    /// What the process that was greeted announces.
+    pub(crate) features: Vec<String>,
     /// The process that was greeted; `None` before.
     pub(crate) origin: Option<Origin>,
     pub(crate) last_epoch: u64,
@@ -103,6 +105,7 @@ impl Member {
         }
         self.name.clone_from(&hello.name);
         self.address.clone_from(&hello.address);
+        self.features.clone_from(&hello.features);
         self.last_contact_boot_ms = Some(boot_ms);
         self.is_in_contact = true;
         self.down_since_boot_ms = None;

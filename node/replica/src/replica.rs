@@ -429,9 +429,14 @@ impl Replica {
             version: self.settings.version.clone(),
             tables: self.tables.infos(),
             members: self.member_infos(),
-            features: Vec::new(),
+            features: self.settings.features.clone(),
             uptime_ms: self.boot_ms - self.started_boot_ms,
         }
+    }
+
+    /// Whether everybody can do it: a write that one member would not understand is not made.
+    fn is_agreed(&self, feature: &String) -> bool {
+        self.members.values().all(|member| member.features.contains(feature))
     }
 
     fn member_infos(&self) -> Vec<MemberInfo> {

@@ -21,6 +21,9 @@ pub struct Settings {
     pub tables: Vec<TableConfig>,
     /// How long a joining node tries its known addresses, in milliseconds.
     pub join_timeout_ms: u64,
+    /// What this version can do that an older one of the same protocol cannot; announced in the handshake, used when all
+    /// members announce it: [`Status::features`].
+    pub features: Vec<String>,
 }
 
 /// State of this node as people see it.
@@ -147,6 +150,9 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
     /// Tables.
     pub tables: Vec<TableStatus>,
+    /// Features that this node and all members announce, and so may be used. A member that was not greeted by this
+    /// process counts as announcing none.
+    pub features: Vec<String>,
     /// Client writes waiting for acknowledgement.
     pub writes_in_flight: usize,
     /// Counters since start.

@@ -74,7 +74,7 @@ impl fmt::Debug for Table {
 #[derive(Clone)]
 pub struct Found {
     /// Key and value in one block.
-    data: Arc<[u8]>,
+    data: entry::Data,
     version: Version,
     /// When it expires, in milliseconds since the Unix epoch.
     pub deadline_ms: u64,
@@ -91,12 +91,12 @@ impl fmt::Debug for Found {
 impl Found {
     /// The value's bytes.
     pub fn bytes(&self) -> &[u8] {
-        entry::value_parts(&self.data).1
+        entry::value_parts(&self.data.slice).1
     }
 
     /// The media type the client gave; empty when it gave none.
     pub fn content_type(&self) -> &str {
-        entry::value_parts(&self.data).0
+        entry::value_parts(&self.data.slice).0
     }
 
     /// The version.

@@ -73,7 +73,9 @@ impl Peers {
                 }
             };
             let Ok(permit) = permits.clone().try_acquire_owned() else {
-                tracing::warn!("too many connections on the peer port: one was closed");
+                if self.warned.lock().is_due("connections", "", Instant::now()) {
+                    tracing::warn!("too many connections on the peer port: some were closed");
+                }
                 continue;
             };
             let (peers, stop) = (self.clone(), stop.clone());
@@ -128,7 +130,7 @@ impl Peers {
         self.tasks.spawn(async move {
             let lane_close = sender.close.clone();
             let carry = async {
-                let arrived = tokio::time::timeout(HANDSHAKE_MAX, peers.arrive(sender, reader)).await;
+                let arrived = tokio::time::timeout(HANDSHAKE_MAX, peers.arrive(sender, reader, remote)).await;
                 match arrived {
                     Ok(Ok(Some((link, hello)))) => peers.take_link(link, complete(hello, remote)).await,
                     // The link is taken by the task of its last lane.
@@ -150,6 +152,7 @@ impl Peers {
         &self,
         sender: LaneSender,
         mut reader: FrameReader,
+        remote: Option<IpAddr>,
     ) -> Result<Option<(Link, Hello)>, WireError> {
         let guard = sender.close.clone().drop_guard();
         let secret = self.secret.borrow().clone();
@@ -159,7 +162,10 @@ impl Peers {
         let _ = sender.handshake.try_send(preface.answer(&secret, &answer));
         let proof = reader.next().await?;
         let Some(hello) = preface.check_proof(&secret, &answer, &proof)? else {
-            tracing::warn!("a peer without the cluster secret was refused");
+            let from = remote.map(|remote| remote.to_canonical().to_string()).unwrap_or_default();
+            if self.warned.lock().is_due(&from, "", Instant::now()) {
+                tracing::warn!(peer.ip = from, "a peer without the cluster secret was refused");
+            }
             self.driver.metrics().link_refusals.inc();
             let _ = sender.handshake.try_send(Verdict::Secret.encode());
             drop(sender.handshake);

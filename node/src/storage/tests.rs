@@ -228,6 +228,7 @@ fn settings(origin: Origin) -> Settings {
         version: String::new(),
         tables: vec![table("sessions", TableKind::Session), table(CACHE, TableKind::Cache)],
         join_timeout_ms: 1_000,
+        features: Vec::new(),
     }
 }
 

@@ -13,6 +13,8 @@ use super::{
 use crate::id::KeyHash;
 use crate::record::{Body, Record, Row, Subject, TouchRegister, Value, ValueRegister};
 
+/// Idle deadlines have a bit to spare in memory; this is 290 million years.
+const IDLE_DEADLINE_MS_MAX: u64 = u64::MAX >> 1;
 /// Fields of a value register that this version knows.
 const VALUE_FIELDS: u64 = 5;
 
@@ -118,6 +120,10 @@ fn value(input: &mut Decoder<'_>) -> Result<ValueRegister> {
 
 fn touch(input: &mut Decoder<'_>) -> Result<TouchRegister> {
     array(input, 3, |input| {
-        Ok(TouchRegister { base: version(input)?, idle_deadline_ms: input.u64()?, dot: dot(input)? })
+        let (base, idle_deadline_ms) = (version(input)?, input.u64()?);
+        if idle_deadline_ms > IDLE_DEADLINE_MS_MAX {
+            return Err(DecodeError::new("an idle deadline"));
+        }
+        Ok(TouchRegister { base, idle_deadline_ms, dot: dot(input)? })
     })
 }

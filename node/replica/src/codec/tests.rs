@@ -35,7 +35,7 @@ fn registers() -> impl Strategy<Value = ValueRegister> {
 }
 
 fn some_rows() -> impl Strategy<Value = Vec<Row>> {
-    let touch = (versions(), any::<u64>(), origins(), 1u64..).prop_map(
+    let touch = (versions(), 0..=u64::MAX >> 1, origins(), 1u64..).prop_map(
         |(base, idle_deadline_ms, origin, sequence)| TouchRegister {
             base,
             idle_deadline_ms,
@@ -245,4 +245,23 @@ fn greetings_read_back() {
         encode_refusal(&refusal, &mut bytes);
         assert_eq!(decode_refusal(&bytes).expect("as written"), refusal);
     }
+}
+
+#[test]
+fn an_idle_deadline_that_memory_has_no_place_for_is_refused() {
+    let origin = Origin { node: NodeId::new(1), epoch: 2 };
+    let base = Version { stamp: Stamp::at(1), origin };
+    let check = |idle_deadline_ms| {
+        let touch = TouchRegister { base, idle_deadline_ms, dot: Dot { origin, sequence: 1 } };
+        let key = Key::from_path("a").expect("a key");
+        let hash = KeyHash::of(&key);
+        let record = Record { value: None, touch: Some(touch) };
+        let (table, kind) = ("t".parse().expect("a name"), TableKind::Session);
+        let row = Row { table, kind, subject: Subject::Hash(hash), hash, record };
+        let mut bytes = Vec::new();
+        encode_write(&Write::new(touch.dot, vec![row]), &mut bytes);
+        decode_write(&bytes).is_ok()
+    };
+    assert!(check(u64::MAX >> 1));
+    assert!(!check(1 << 63));
 }

@@ -7,7 +7,7 @@ use mneme_api::TableKind;
 use super::Replica;
 use crate::effect::{Acks, Effect, Notice};
 use crate::id::{Dot, NodeId, Origin};
-use crate::limits::{OUTBOX_BYTES_MAX, VERSION_AHEAD_MS_MAX};
+use crate::limits::{RECENT_BYTES_MAX, VERSION_AHEAD_MS_MAX};
 use crate::message::Message;
 use crate::record::{Record, Row, Write};
 
@@ -132,7 +132,7 @@ impl Replica {
     pub(super) fn remember(&mut self, write: &Arc<Write>, bytes: usize) {
         self.recent.push_back(write.clone());
         self.recent_bytes += bytes;
-        while self.recent_bytes > OUTBOX_BYTES_MAX
+        while self.recent_bytes > RECENT_BYTES_MAX
             && let Some(oldest) = self.recent.pop_front()
         {
             self.recent_bytes -= oldest.bytes();

@@ -363,6 +363,7 @@ impl Replica {
             now_ms: self.now_ms,
             members: self.member_statuses(),
             tables: tables.collect(),
+            features: self.settings.features.iter().filter(|name| self.is_agreed(name)).cloned().collect(),
             writes_in_flight: self.pending.len(),
             counters: self.counters,
         }

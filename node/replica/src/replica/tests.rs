@@ -64,6 +64,7 @@ impl Bench {
             version: String::new(),
             tables,
             join_timeout_ms: 5_000,
+            features: Vec::new(),
         };
         let sample = ClockSample { wall_ms: START_MS.saturating_add_signed(wall_error_ms), boot_ms: 1_000 };
         let replica = Replica::recover(settings, sample).finish(Meta::default(), VersionVector::default());

@@ -133,9 +133,9 @@ impl Shard {
             merged.is_changed = true;
             merged.after = Some(after);
             if let Some(entry) = self.live_mut(hash) {
-                entry.is_ended = entry.deadline_ms() <= now_ms;
+                entry.set_ended(entry.deadline_ms() <= now_ms);
             }
-            merged.counted_after = self.live(hash).is_some_and(|entry| !entry.is_ended);
+            merged.counted_after = self.live(hash).is_some_and(|entry| !entry.is_ended());
             merged.bytes_after = self.live(hash).map_or(0, Entry::bytes);
             merged.unknown_after = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
         }
@@ -174,9 +174,9 @@ impl Shard {
 
     /// Counts a live entry no more; its bytes if it was counted.
     pub(super) fn end(&mut self, hash: KeyHash) -> Option<usize> {
-        let entry = self.live_mut(hash).filter(|entry| !entry.is_ended)?;
+        let entry = self.live_mut(hash).filter(|entry| !entry.is_ended())?;
         let bytes = entry.bytes();
-        entry.is_ended = true;
+        entry.set_ended(true);
         Some(bytes)
     }
 
@@ -190,7 +190,7 @@ impl Shard {
     fn measure(&self, hash: KeyHash, before: Option<Record<Stored>>) -> Merged {
         let entry = self.live(hash);
         let bytes = entry.map_or(0, Entry::bytes);
-        let is_counted = entry.is_some_and(|entry| !entry.is_ended);
+        let is_counted = entry.is_some_and(|entry| !entry.is_ended());
         let is_unknown = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
         Merged {
             after: before.clone(),

@@ -193,6 +193,7 @@ impl FakeNodes {
                 durability: "fsync".to_owned(),
                 sqlite_version: String::new(),
             },
+            features: Vec::new(),
             writes_in_flight: 0,
         }
     }

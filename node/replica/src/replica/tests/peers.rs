@@ -210,3 +210,83 @@ fn a_retired_member_has_its_link_closed() {
         bench.seen.iter().any(|effect| matches!(effect, Effect::Disconnect { peer: gone } if *gone == peer))
     );
 }
+
+/// A hello of some process, as a handshake brings it.
+fn hello_of(number: u64, features: &[&str]) -> Hello {
+    let mut hello = Bench::new(number, Vec::new(), true).replica.hello();
+    hello.features = features.iter().map(|feature| (*feature).to_owned()).collect();
+    hello
+}
+
+impl Bench {
+    fn greet(&mut self, hello: Hello) -> Option<Result<(), Refusal>> {
+        self.tell(Event::Greeted { connection: ConnectionId(7), hello, dialled: None });
+        self.seen.iter().rev().find_map(|effect| match effect {
+            Effect::Verdict { verdict, .. } => Some(verdict.clone().map(|_| ())),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn a_feature_is_used_when_all_members_announce_it() {
+    let mut bench = Bench::sessions();
+    bench.replica.settings.features = vec!["one".to_owned(), "two".to_owned()];
+    assert_eq!(bench.replica.hello().features, ["one", "two"]);
+    assert_eq!(bench.replica.status().features, ["one", "two"], "alone");
+    bench.greet(hello_of(2, &["two", "three"]));
+    assert_eq!(bench.replica.status().features, ["two"]);
+    bench.greet(hello_of(3, &[]));
+    assert!(bench.replica.status().features.is_empty(), "a member of an older version");
+    // The same node, upgraded.
+    let mut upgraded = hello_of(3, &["one", "two"]);
+    upgraded.origin.epoch += 1;
+    bench.pass(5_000);
+    bench.greet(upgraded);
+    assert_eq!(bench.replica.status().features, ["two"]);
+}
+
+#[test]
+fn a_member_known_by_hearsay_alone_announces_nothing() {
+    let mut bench = Bench::sessions();
+    bench.replica.settings.features = vec!["one".to_owned()];
+    let mut hello = hello_of(2, &["one"]);
+    let member = crate::membership::Member::default();
+    hello.members = vec![crate::message::MemberInfo { is_live: true, ..member.info(NodeId::new(3)) }];
+    bench.greet(hello);
+    assert!(bench.replica.status().features.is_empty());
+}
+
+#[test]
+fn a_member_is_retired_after_a_day_without_contact() {
+    let (mut bench, peer) = (Bench::sessions(), Bench::new(2, Vec::new(), true));
+    bench.meet(&peer.replica);
+    let day_ms = crate::limits::RETIRE_AFTER_MS;
+    // In large steps, as a clock that ticks rarely: each is within what is taken for one tick of a slow process.
+    let pass = |bench: &mut Bench, ms: u64| {
+        let end_ms = bench.ms + ms;
+        while bench.ms < end_ms {
+            bench.ms = (bench.ms + 500).min(end_ms);
+            bench.tell(Event::Tick);
+        }
+    };
+    pass(&mut bench, day_ms - 2_000);
+    assert_eq!(bench.replica.status().members.len(), 2, "down, and known");
+    pass(&mut bench, 4_000);
+    assert_eq!(bench.replica.status().members.len(), 1);
+    let is_told = |effect: &Effect| matches!(effect, Effect::Notice(Notice::PeerRetired { .. }));
+    assert!(bench.seen.iter().any(is_told));
+    assert_eq!(bench.greet(peer.replica.hello()), Some(Ok(())), "no safety hangs on it: it may come back");
+}
+
+#[test]
+fn a_full_cluster_refuses_one_more_and_takes_a_known_one() {
+    let mut bench = Bench::sessions();
+    let others = u64::try_from(crate::limits::MEMBERS_MAX).expect("few") - 1;
+    for number in 2..2 + others {
+        assert_eq!(bench.greet(hello_of(number, &[])), Some(Ok(())), "member {number}");
+    }
+    assert_eq!(bench.greet(hello_of(99, &[])), Some(Err(Refusal::Full)));
+    assert_eq!(bench.greet(hello_of(2, &[])), Some(Ok(())));
+    assert_eq!(bench.replica.status().members.len(), crate::limits::MEMBERS_MAX);
+}
