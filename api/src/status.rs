@@ -83,6 +83,10 @@ pub struct MemberBody {
     pub state: MemberStateName,
     /// Writes that the node knows of and the member lacks.
     pub lag_writes: u64,
+    /// How long ago the member held everything that the node held then; `null` when that is not known. Under writes that
+    /// never pause a member always lacks the last few: this is how far it is behind.
+    #[serde(default)]
+    pub lag_ms: Option<u64>,
     /// `null` when it was never heard of.
     pub last_contact_ms: Option<u64>,
     /// Its node time less the node's.

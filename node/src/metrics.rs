@@ -205,6 +205,16 @@ fn replica(driver: &Driver) -> (Registry, String) {
         members(|member| i64::try_from(member.lag_writes).unwrap_or(i64::MAX)),
     );
     gauge(
+        "member_lag_milliseconds",
+        "How long ago the member held everything that this node held then",
+        status
+            .members
+            .iter()
+            .filter(|member| member.state != MemberState::Myself)
+            .filter_map(|member| Some((vec![("member", member.node.to_string())], number(member.lag_ms?))))
+            .collect(),
+    );
+    gauge(
         "member_queue_bytes",
         "Bytes of writes that wait to be pushed to the member",
         members(|member| i64::try_from(member.outbox_bytes).unwrap_or(i64::MAX)),

@@ -9,7 +9,7 @@ use crate::message::{Heartbeat, Hello, MemberInfo};
 use crate::record::Write;
 use crate::status::DigestState;
 use crate::time::signed;
-use crate::version_vector::VersionVector;
+use crate::version_vector::{Entry, VersionVector};
 
 /// Samples of a peer's clock that are kept: a late message makes a sample too small, never too large.
 const CLOCK_SAMPLES: usize = 4;
@@ -28,6 +28,38 @@ pub(crate) enum Exchange {
     CatchUp(VersionVector),
     /// Held.
     Done,
+}
+
+/// Up to when a member holds everything: under writes that never pause it always lacks the last few, and the number of
+/// those says nothing of how far it is behind.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// What this node held at a time, to be found again in what the member says.
+    mark: Option<(u64, VersionVector)>,
+    /// The member holds everything that this node held then.
+    until_boot_ms: Option<u64>,
+}
+
+impl Held {
+    /// Compares what the member holds with the mark, and sets the next one when it is reached.
+    pub(crate) fn note(&mut self, theirs: &VersionVector, ours: &VersionVector, boot_ms: u64) {
+        if let Some((marked_boot_ms, marked)) = &self.mark {
+            // What was forgotten here since is not looked for.
+            let is_held = |(origin, entry): (Origin, &Entry)| {
+                ours.contiguous(origin) == 0 || theirs.contiguous(origin) >= entry.contiguous
+            };
+            if !marked.iter().all(is_held) {
+                return;
+            }
+            self.until_boot_ms = Some(*marked_boot_ms);
+        }
+        self.mark = Some((boot_ms, ours.certain()));
+    }
+
+    /// How far it is behind, in milliseconds; `None` before the first mark is reached.
+    pub(crate) fn lag_ms(&self, boot_ms: u64) -> Option<u64> {
+        self.until_boot_ms.map(|until| boot_ms.saturating_sub(until))
+    }
 }
 
 /// Another member of the cluster.
@@ -50,6 +82,7 @@ pub(crate) struct Member {
     pub(crate) applied: u64,
     pub(crate) durable: u64,
     pub(crate) vector: VersionVector,
+    pub(crate) held: Held,
     pub(crate) ahead_since_boot_ms: Option<u64>,
     pub(crate) retry_delta_boot_ms: u64,
     /// It acknowledges although this node refuses its writes, and most of the others take them: what it holds is needed.
@@ -162,6 +195,7 @@ impl Member {
         self.is_counted = false;
         self.is_ready = false;
         self.exchange = Exchange::Needed;
+        self.held = Held::default();
         self.down_since_boot_ms.get_or_insert(boot_ms);
         self.drop_outbox();
     }

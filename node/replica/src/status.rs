@@ -81,6 +81,9 @@ pub struct MemberStatus {
     pub state: MemberState,
     /// Writes we know of that it lacks.
     pub lag_writes: u64,
+    /// How long ago it held everything that we held then, in milliseconds: under writes that never pause it always lacks
+    /// some. `None` when that was not found out since contact began.
+    pub lag_ms: Option<u64>,
     /// Milliseconds since we heard from it; `None` when never.
     pub last_contact_ms: Option<u64>,
     /// Its node time less ours, milliseconds.

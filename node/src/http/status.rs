@@ -87,6 +87,7 @@ fn member(member: &MemberStatus) -> MemberBody {
             MemberState::Down => MemberStateName::Down,
         },
         lag_writes: member.lag_writes,
+        lag_ms: member.lag_ms,
         last_contact_ms: member.last_contact_ms,
         skew_ms: member.skew_ms,
         digest: match member.digest {

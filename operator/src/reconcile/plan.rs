@@ -4,6 +4,8 @@
 //! being replaced: a pod that comes back for any other reason comes back as it was, so a bad image reaches one pod and no
 //! other. Its number of replicas goes down by one, and only when the node that leaves is needed no more.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -16,9 +18,9 @@ use super::validate::Valid;
 
 /// A node that was not ready for so long, and has not been replaced yet, does not hold up a change: it may be the cure.
 const GIVEN_UP: SignedDuration = SignedDuration::from_mins(5);
-/// Writes that a member may lack and count as caught up for a rolling change: what pushes under load have under way. One
-/// that truly catches up is not ready.
-const LAG_WRITES_MAX: u64 = 1_000;
+/// How far a member may be behind and count as level: what pushes under load have under way. A node that stops takes no
+/// more writes and hands over what its peers lack before it ends.
+const LAG_MAX: Duration = Duration::from_secs(2);
 /// Data is compared every 10 s, at equal vectors only: under writes that never pause it may never be. After so long a
 /// node that lacks nothing is let go without.
 const DIGEST_WAIT: SignedDuration = SignedDuration::from_secs(45);
@@ -251,8 +253,7 @@ impl Members<'_> {
             let Some(member) = member else {
                 return Err(format!("{name} is not in contact with {other}; wait for them to meet"));
             };
-            // What the other lacks and no client has been told of yet may be pushed while the node stops.
-            if member.lag_writes > u64::try_from(status.writes_in_flight).unwrap_or(u64::MAX) {
+            if !is_level(status, member) {
                 return Err(format!(
                     "{other} lacks {} writes that {name} holds; wait for it",
                     member.lag_writes
@@ -406,7 +407,7 @@ impl Members<'_> {
             if member.state != MemberStateName::Live {
                 return Err(format!("{name} is not in contact with it"));
             }
-            if member.lag_writes > LAG_WRITES_MAX {
+            if !is_level(viewer, member) {
                 return Err(format!("it lacks {} writes that {name} holds", member.lag_writes));
             }
             if member.digest == DigestName::Unequal {
@@ -415,6 +416,13 @@ impl Members<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a member holds what `viewer` holds, but for what is on its way. Writes that no client was told of yet are.
+pub(super) fn is_level(viewer: &StatusBody, member: &MemberBody) -> bool {
+    let in_flight = u64::try_from(viewer.writes_in_flight).unwrap_or(u64::MAX);
+    let is_recent = |lag_ms| Duration::from_millis(lag_ms) <= LAG_MAX;
+    member.lag_writes <= in_flight || member.lag_ms.is_some_and(is_recent)
 }
 
 #[cfg(test)]

@@ -285,6 +285,7 @@ impl Replica {
         member.ahead_since_boot_ms = is_ahead.then(|| member.ahead_since_boot_ms.unwrap_or(boot_ms));
         member.note_clocks(&heartbeat, boot_ms);
         member.vector = heartbeat.applied;
+        member.held.note(&member.vector, &self.applied, boot_ms);
         let skew_ms = member.skew_ms(offset_ms).unwrap_or(0);
         if heartbeat.acknowledges_without_you
             && matches!(member.exchange, Exchange::Done | Exchange::CatchUp(_))

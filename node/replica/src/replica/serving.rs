@@ -11,7 +11,7 @@ use crate::limits::{
     DELTA_AFTER_MS, DIGEST_STEP_MS, EMPTY_JOIN_MS, EXPIRED_KEPT_MS, HEARTBEAT_MS, RETIRE_AFTER_MS,
     SUSPECT_AFTER_MS, TICK_STALE_MS, WALL_STEP_MS,
 };
-use crate::membership::Exchange;
+use crate::membership::{Exchange, Member};
 use crate::message::Message;
 use crate::status::{MemberState, MemberStatus, NodeState, Status, TableStatus};
 use crate::time::{ClockSample, PeerClocks, signed};
@@ -183,7 +183,7 @@ impl Replica {
 
     /// Whether reads and writes may be answered now.
     fn may_serve(&self) -> bool {
-        let is_caught_up = |member: &crate::membership::Member| {
+        let is_caught_up = |member: &Member| {
             !member.is_in_contact || self.lacks_from.is_empty() && self.has_caught_up_with(member)
         };
         let is_far_behind = self.deltas.values().any(super::delta::Delta::is_large);
@@ -226,7 +226,7 @@ impl Replica {
                 .values()
                 .all(|member| !member.is_in_contact || self.has_caught_up_with(member));
         }
-        let is_pending = |member: &crate::membership::Member| {
+        let is_pending = |member: &Member| {
             !self.has_caught_up_with(member) && (member.is_in_contact || !member.called_live_by.is_empty())
         };
         if self.members.values().any(is_pending) && !self.is_join_time_over() {
@@ -319,9 +319,8 @@ impl Replica {
         if !self.is_draining || self.is_drained {
             return;
         }
-        let is_handed_over = |member: &crate::membership::Member| {
-            !member.is_counted || member.refuses_clock || member.applied >= self.sequence
-        };
+        let is_handed_over =
+            |member: &Member| !member.is_counted || member.refuses_clock || member.applied >= self.sequence;
         if self.pending.len() > 0
             || !self.unpersisted.is_empty()
             || !self.members.values().all(is_handed_over)
@@ -376,10 +375,15 @@ impl Replica {
             address: self.settings.address.clone(),
             state: MemberState::Myself,
             lag_writes: 0,
+            lag_ms: Some(0),
             last_contact_ms: Some(0),
             skew_ms: 0,
             digest: crate::status::DigestState::Equal,
             outbox_bytes: 0,
+        };
+        let lag = |member: &Member| {
+            let writes = member.vector.lag_behind(&self.applied);
+            (writes, if writes == 0 { Some(0) } else { member.held.lag_ms(self.boot_ms) })
         };
         let others = self.members.iter().map(|(node, member)| MemberStatus {
             node: *node,
@@ -391,7 +395,8 @@ impl Replica {
                 (false, _) if member.origin.is_some() => MemberState::Suspect,
                 (false, _) => MemberState::Down,
             },
-            lag_writes: member.vector.lag_behind(&self.applied),
+            lag_writes: lag(member).0,
+            lag_ms: lag(member).1,
             last_contact_ms: member.last_contact_boot_ms.map(|heard| self.boot_ms.saturating_sub(heard)),
             skew_ms: member.skew_ms(self.time.offset_ms()).unwrap_or(0),
             digest: member.digest,

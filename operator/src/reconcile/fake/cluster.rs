@@ -149,6 +149,8 @@ pub(crate) struct FakeNodes {
     pub(crate) up: Arc<Mutex<BTreeSet<i64>>>,
     /// Writes that everybody says everybody else lacks.
     pub(crate) lag_writes: Arc<Mutex<u64>>,
+    /// How long they have lacked them.
+    pub(crate) lag_ms: Arc<Mutex<u64>>,
 }
 
 impl FakeNodes {
@@ -163,13 +165,14 @@ impl FakeNodes {
 
     fn status(&self, own: i64) -> StatusBody {
         let up = self.up.lock().clone();
-        let lag_writes = *self.lag_writes.lock();
+        let (lag_writes, lag_ms) = (*self.lag_writes.lock(), *self.lag_ms.lock());
         let member = |ordinal: i64| MemberBody {
             id: format!("id-{ordinal}"),
             name: format!("web-{ordinal}"),
             address: format!("web-{ordinal}.web-peers.shop.svc.cluster.local:7071"),
             state: if ordinal == own { MemberStateName::Myself } else { MemberStateName::Live },
             lag_writes: if ordinal == own { 0 } else { lag_writes },
+            lag_ms: Some(if ordinal == own { 0 } else { lag_ms }),
             last_contact_ms: Some(1),
             skew_ms: 0,
             digest: DigestName::Equal,

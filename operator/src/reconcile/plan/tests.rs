@@ -169,8 +169,17 @@ fn an_old_pod_that_was_never_well_does_not_hold_up_its_cure() {
 fn who_is_behind_or_out_of_touch_holds_up_the_roll() {
     let scene = Scene::new("ooo");
     let behind = |change: fn(&mut Value)| Scene { nodes: vec![scene.answer(2, change)], ..Scene::new("ooo") };
+    // A node of a version that does not say for how long it has been so.
     behind(|status| status["members"][0]["lagWrites"] = json!(1_001)).waits("web-0: it lacks 1001 writes");
-    behind(|status| status["members"][0]["lagWrites"] = json!(1_000)).rolls(2);
+    let lag = |ms: u64| {
+        let answer = scene.answer(2, |status| {
+            status["members"][0]["lagWrites"] = json!(1_001);
+            status["members"][0]["lagMs"] = json!(ms);
+        });
+        Scene { nodes: vec![answer], ..Scene::new("ooo") }
+    };
+    lag(2_001).waits("web-0: it lacks 1001 writes");
+    lag(2_000).rolls(2);
     behind(|status| status["members"][1]["state"] = json!("suspect")).waits("web-1: web-2 is not in contact");
     behind(|status| status["members"][1]["digest"] = json!("unequal")).waits("differ");
     let joining = scene.answer(0, |status| status["node"]["state"] = json!("joining"));

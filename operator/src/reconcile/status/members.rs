@@ -45,10 +45,10 @@ fn member(valid: &Valid, observed: &Observed, name: &str) -> Member {
         .filter(|(viewer, _)| *viewer != name)
         .filter_map(|(_, viewer)| Some((viewer, viewer.members.iter().find(is_it)?)))
         .collect();
-    // Writes that no client was told of yet are not behind.
+    // What is on its way under load is not behind.
     let lag = |(viewer, member): &(&StatusBody, &MemberBody)| {
-        let in_flight = u64::try_from(viewer.writes_in_flight).unwrap_or(u64::MAX);
-        i64::try_from(member.lag_writes.saturating_sub(in_flight)).unwrap_or(i64::MAX)
+        let lacks = if plan::is_level(viewer, member) { 0 } else { member.lag_writes };
+        i64::try_from(lacks).unwrap_or(i64::MAX)
     };
     let skew = views.iter().map(|(_, member)| member.skew_ms).max_by_key(|skew| skew.abs());
     let error = trouble(pod, answer.and_then(|answer| answer.as_ref().err()), status, &views);

@@ -290,3 +290,32 @@ fn a_full_cluster_refuses_one_more_and_takes_a_known_one() {
     assert_eq!(bench.greet(hello_of(2, &[])), Some(Ok(())));
     assert_eq!(bench.replica.status().members.len(), crate::limits::MEMBERS_MAX);
 }
+
+#[test]
+fn a_member_that_lacks_the_last_writes_alone_is_not_far_behind() {
+    let mut circle = Circle::new(&[0, 0]);
+    circle.meet();
+    circle.pass(1_000);
+    let lag = |circle: &Circle| {
+        let status = circle.0[0].replica.status();
+        (status.members[1].lag_writes, status.members[1].lag_ms.expect("found out"))
+    };
+    assert_eq!(lag(&circle), (0, 0));
+    // Writes that never pause: what a heartbeat says is old when it comes.
+    for number in 0..40 {
+        circle.0[0].one_if_local(&format!("k/{number}"), put(b"v"));
+        let (lag_writes, lag_ms) = lag(&circle);
+        assert!(lag_writes > 0 && lag_ms <= 800, "{lag_writes} writes, {lag_ms} ms");
+        circle.pass(50);
+    }
+    // Pushes are lost: the member goes on telling what it holds, and that grows old.
+    for number in 40..60 {
+        circle.0[0].one_if_local(&format!("k/{number}"), put(b"v"));
+        circle.0[0]
+            .seen
+            .retain(|effect| !matches!(effect, Effect::Send { message: Message::Push { .. }, .. }));
+        circle.pass(50);
+    }
+    let (lag_writes, lag_ms) = lag(&circle);
+    assert!(lag_writes >= 20 && lag_ms >= 900, "{lag_writes} writes, {lag_ms} ms");
+}
