@@ -207,11 +207,14 @@ impl Circle {
     /// Delivers everything that was sent, and what is sent because of it.
     fn carry(&mut self) {
         loop {
-            let mut sent = Vec::new();
+            let (mut sent, mut taken) = (Vec::new(), Vec::new());
             for bench in &mut self.0 {
                 let from = bench.replica.settings.origin;
                 bench.seen.retain(|effect| match effect {
                     Effect::Send { to, message } => {
+                        if matches!(message, Message::Push { .. }) {
+                            taken.push((from, *to));
+                        }
                         sent.push((from, *to, message.clone()));
                         false
                     }
@@ -220,6 +223,10 @@ impl Circle {
             }
             if sent.is_empty() {
                 return;
+            }
+            for (from, peer) in taken {
+                let sender = self.0.iter_mut().find(|bench| bench.replica.settings.origin == from);
+                sender.expect("of the circle").tell(Event::PushTaken { peer });
             }
             for (from, to, message) in sent {
                 if let Some(bench) = self.0.iter_mut().find(|bench| bench.replica.settings.origin.node == to)

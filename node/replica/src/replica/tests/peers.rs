@@ -305,17 +305,11 @@ fn a_member_that_lacks_the_last_writes_alone_is_not_far_behind() {
     for number in 0..40 {
         circle.0[0].one_if_local(&format!("k/{number}"), put(b"v"));
         let (lag_writes, lag_ms) = lag(&circle);
-        assert!(lag_writes > 0 && lag_ms <= 800, "{lag_writes} writes, {lag_ms} ms");
+        assert!(lag_writes > 0 && lag_ms <= 600, "{lag_writes} writes, {lag_ms} ms");
         circle.pass(50);
     }
-    // Pushes are lost: the member goes on telling what it holds, and that grows old.
-    for number in 40..60 {
-        circle.0[0].one_if_local(&format!("k/{number}"), put(b"v"));
-        circle.0[0]
-            .seen
-            .retain(|effect| !matches!(effect, Effect::Send { message: Message::Push { .. }, .. }));
-        circle.pass(50);
-    }
+    // Nothing comes through any more.
+    circle.0[0].pass(900);
     let (lag_writes, lag_ms) = lag(&circle);
-    assert!(lag_writes >= 20 && lag_ms >= 900, "{lag_writes} writes, {lag_ms} ms");
+    assert!(lag_writes > 0 && lag_ms >= 900, "{lag_writes} writes, {lag_ms} ms");
 }
