@@ -5,6 +5,7 @@
 //! finds a key, an ordered set lists keys. Only the replica writes.
 
 mod entry;
+mod rows;
 mod scan;
 mod shard;
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hashbrown::HashTable;
 use mneme_api::{Key, TableKind};
 
 use super::entry::{Block, Entry, Tombstone};
+use super::rows::Rows;
 use super::{Origins, Stored};
 use crate::id::KeyHash;
 use crate::record::{Body, Record, Subject, TouchRegister, Value, ValueRegister};
@@ -14,8 +14,8 @@ use crate::version::Version;
 /// The states of the keys that fall into one shard.
 #[derive(Default)]
 pub(super) struct Shard {
-    live: HashTable<Box<Entry>>,
-    tombstones: HashTable<Tombstone>,
+    live: Rows<Entry>,
+    tombstones: Rows<Tombstone>,
     /// Touch registers without a live value: rare, so not packed.
     orphans: BTreeMap<KeyHash, TouchRegister>,
     pub(super) ordered: BTreeSet<Block>,
@@ -59,15 +59,15 @@ pub(super) struct Arrived<'a> {
 
 impl Shard {
     pub(super) fn live(&self, hash: KeyHash) -> Option<&Entry> {
-        self.live.find(hash.number(), |entry| entry.hash == hash).map(Box::as_ref)
+        self.live.get(hash)
     }
 
     fn live_mut(&mut self, hash: KeyHash) -> Option<&mut Entry> {
-        self.live.find_mut(hash.number(), |entry| entry.hash == hash).map(Box::as_mut)
+        self.live.get_mut(hash)
     }
 
     fn tombstone(&self, hash: KeyHash) -> Option<&Tombstone> {
-        self.tombstones.find(hash.number(), |tombstone| tombstone.hash == hash)
+        self.tombstones.get(hash)
     }
 
     pub(super) fn tombstone_version(&self, hash: KeyHash, origins: &Origins) -> Option<Version> {
@@ -88,8 +88,8 @@ impl Shard {
     }
 
     pub(super) fn outlines(&self, number: u64, origins: &Origins) -> Vec<(KeyHash, Record<Stored>)> {
-        let live = self.live.iter_hash(number).map(|entry| entry.hash);
-        let dead = self.tombstones.iter_hash(number).map(|tombstone| tombstone.hash);
+        let live = self.live.iter_number(number).map(|entry| entry.hash);
+        let dead = self.tombstones.iter_number(number).map(|tombstone| tombstone.hash);
         let orphans = self.orphans.keys().copied();
         let mut hashes: Vec<_> =
             live.chain(dead).chain(orphans).filter(|hash| hash.number() == number).collect();
@@ -107,10 +107,10 @@ impl Shard {
     }
 
     pub(super) fn visit(&self, origins: &Origins, visit: &mut impl FnMut(KeyHash, &Record<Stored>)) {
-        for entry in &self.live {
+        for entry in self.live.iter() {
             visit(entry.hash, &entry.outline(origins));
         }
-        for tombstone in &self.tombstones {
+        for tombstone in self.tombstones.iter() {
             let touch = self.orphans.get(&tombstone.hash).copied();
             visit(tombstone.hash, &Record { value: Some(tombstone.register(origins)), touch });
         }
@@ -234,7 +234,7 @@ impl Shard {
                     let was_held = self.remove_live(hash);
                     self.remove_tombstone(hash);
                     let tombstone = Tombstone::new(hash, register, was_unknown && !was_held, origins);
-                    self.tombstones.insert_unique(hash.number(), tombstone, |other| other.hash.number());
+                    self.tombstones.insert(tombstone);
                     self.store_orphan(hash, after.touch);
                 }
             },
@@ -265,7 +265,7 @@ impl Shard {
         self.orphans.remove(&hash);
         let entry = Entry::new(hash, key.encoded(), value, register, origins);
         self.ordered.replace(entry.block.clone());
-        self.live.insert_unique(hash.number(), Box::new(entry), |other| other.hash.number());
+        self.live.insert(entry);
     }
 
     fn store_orphan(&mut self, hash: KeyHash, touch: Option<TouchRegister>) {
@@ -276,18 +276,13 @@ impl Shard {
     }
 
     fn remove_live(&mut self, hash: KeyHash) -> bool {
-        let Ok(found) = self.live.find_entry(hash.number(), |entry| entry.hash == hash) else {
-            return false;
-        };
-        let (entry, _) = found.remove();
+        let Some(entry) = self.live.remove(hash) else { return false };
         self.ordered.remove(entry.block.key());
         true
     }
 
     fn remove_tombstone(&mut self, hash: KeyHash) {
-        if let Ok(found) = self.tombstones.find_entry(hash.number(), |tombstone| tombstone.hash == hash) {
-            found.remove();
-        }
+        self.tombstones.remove(hash);
     }
 }
 
