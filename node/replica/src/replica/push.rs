@@ -113,8 +113,21 @@ impl Replica {
         };
         let whole = |row: &Row| self.tables.get(&row.table)?.table.row(row.hash);
         let mut rows: Vec<Row> = write.rows.iter().filter_map(whole).collect();
-        let dots: Vec<Dot> = rows.iter().filter_map(|row| Some(row.record.value.as_ref()?.dot())).collect();
-        for (_, state) in self.tables.iter() {
+        let mut dots: Vec<Dot> =
+            rows.iter().filter_map(|row| Some(row.record.value.as_ref()?.dot())).collect();
+        // What was written lately is at hand, so nearly always it is known what came with a value.
+        dots.retain(|dot| {
+            let Some(write) = self.recent.iter().find(|write| write.dot == *dot) else { return true };
+            for row in write.rows.iter().filter_map(whole) {
+                let is_companion = row.record.value.as_ref().is_some_and(|value| value.dot() == *dot);
+                let is_there = rows.iter().any(|held| held.hash == row.hash && held.table == row.table);
+                if is_companion && !is_there {
+                    rows.push(row);
+                }
+            }
+            false
+        });
+        for (_, state) in self.tables.iter().filter(|_| !dots.is_empty()) {
             let mut companions = Vec::new();
             state.table.visit(|hash, record| {
                 if record.value.as_ref().is_some_and(|value| dots.contains(&value.dot())) {
