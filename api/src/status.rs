@@ -77,8 +77,11 @@ pub struct MemberBody {
     pub id: String,
     /// Label for people.
     pub name: String,
-    /// How it is reached.
+    /// How it says that it is reached.
     pub address: String,
+    /// Where the node dialled and met it.
+    #[serde(default)]
+    pub addresses: Vec<String>,
     /// Whether it is in contact.
     pub state: MemberStateName,
     /// Writes that the node knows of and the member lacks.

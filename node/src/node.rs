@@ -257,6 +257,7 @@ impl Node {
             cluster: config.cluster.clone(),
             started,
             discovered: discovered.clone(),
+            peers: peers.clone(),
             durability: Durability::as_str(config.durability),
             sqlite_version,
         };

@@ -69,6 +69,15 @@ impl Peers {
         answered.is_some_and(|node| self.driver.is_linked(node))
     }
 
+    /// At which addresses who answered last, in order: a node is often dialled by another one than it advertises.
+    pub fn addresses(&self) -> HashMap<NodeId, BTreeSet<String>> {
+        let mut addresses: HashMap<NodeId, BTreeSet<String>> = HashMap::new();
+        for (address, node) in self.answered.lock().iter() {
+            addresses.entry(*node).or_default().insert(address.clone());
+        }
+        addresses
+    }
+
     /// Accepts and dials, until `stop_dialling` and `stop`; then every link is closed.
     pub async fn run(
         self: Arc<Self>,

@@ -1,5 +1,7 @@
 //! `/v1/status`: this node, its members, tables, sources and file, as this node sees them.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mneme_api::{
@@ -12,6 +14,7 @@ use tokio::sync::watch;
 use super::Api;
 use super::list::json;
 use super::problem::Answer;
+use crate::peers::Peers;
 use crate::peers::discovery::Discovered;
 use crate::wall_clock;
 
@@ -25,6 +28,8 @@ pub struct StatusContext {
     pub started: Instant,
     /// What discovery knows.
     pub discovered: watch::Receiver<Discovered>,
+    /// Links to peers.
+    pub peers: Arc<Peers>,
     /// When a commit counts as durable.
     pub durability: &'static str,
     /// Version of the SQLite library.
@@ -48,7 +53,11 @@ impl Api {
             },
             cluster: context.cluster.clone(),
             time: time.map(|time| format!("{time:.3}")).unwrap_or_default(),
-            members: status.members.iter().map(member).collect(),
+            members: {
+                let mut addresses = context.peers.addresses();
+                let member = |member| body(member, addresses.remove(&member.node).unwrap_or_default());
+                status.members.iter().map(member).collect()
+            },
             discovery: sources(&context.discovered.borrow()),
             tables: status.tables.iter().map(table).collect(),
             storage: StorageBody {
@@ -74,11 +83,12 @@ fn state_name(state: NodeState) -> NodeStateName {
     }
 }
 
-fn member(member: &MemberStatus) -> MemberBody {
+fn body(member: &MemberStatus, addresses: BTreeSet<String>) -> MemberBody {
     MemberBody {
         id: member.node.to_string(),
         name: member.name.clone(),
         address: member.address.clone(),
+        addresses: addresses.into_iter().collect(),
         state: match member.state {
             MemberState::Myself => MemberStateName::Myself,
             MemberState::Joining => MemberStateName::Joining,

@@ -170,6 +170,7 @@ impl FakeNodes {
             id: format!("id-{ordinal}"),
             name: format!("web-{ordinal}"),
             address: format!("web-{ordinal}.web-peers.shop.svc.cluster.local:7071"),
+            addresses: Vec::new(),
             state: if ordinal == own { MemberStateName::Myself } else { MemberStateName::Live },
             lag_writes: if ordinal == own { 0 } else { lag_writes },
             lag_ms: Some(if ordinal == own { 0 } else { lag_ms }),

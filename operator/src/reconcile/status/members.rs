@@ -117,12 +117,22 @@ fn trouble(
     apart.map(|(viewer, _)| format!("{} is not in contact with it", viewer.node.name))
 }
 
+/// A node outside, as those of the set know it.
+#[derive(Default)]
+struct Met<'a> {
+    is_live: bool,
+    /// What it advertises.
+    address: &'a str,
+    /// That, and where it was dialled.
+    addresses: BTreeSet<&'a str>,
+}
+
 /// Peers outside: what the sources name, and whom nodes met without being told.
 pub fn peers(valid: &Valid, observed: &Observed) -> Vec<Peer> {
     let own: BTreeSet<String> = answers(observed).map(|(_, status)| status.node.id.clone()).collect();
     let own_pods = observed.pods.iter().map(ResourceExt::name_any);
     let own_addresses: BTreeSet<String> = own_pods.map(|pod| valid.names.address(&pod)).collect();
-    let mut outside: BTreeMap<String, bool> = BTreeMap::new();
+    let mut outside: BTreeMap<&str, Met> = BTreeMap::new();
     for member in answers(observed).flat_map(|(_, status)| &status.members) {
         if own.contains(&member.id) || own_addresses.contains(&member.address) || member.address.is_empty() {
             continue;
@@ -132,40 +142,43 @@ pub fn peers(valid: &Valid, observed: &Observed) -> Vec<Peer> {
             continue;
         }
         let is_live = matches!(member.state, MemberStateName::Live | MemberStateName::Joining);
-        *outside.entry(member.address.clone()).or_default() |= is_live;
+        let met = outside.entry(member.id.as_str()).or_default();
+        met.is_live |= is_live;
+        met.address = &member.address;
+        met.addresses.extend(member.addresses.iter().chain([&member.address]).map(String::as_str));
     }
     let nobody_answers = own.is_empty();
     let mut peers: BTreeMap<String, Peer> = BTreeMap::new();
     let mut matched = BTreeSet::new();
     for found in &observed.found {
         for address in &found.addresses {
-            let met = outside.get(address).copied();
-            if met.is_some() {
-                matched.insert(address.clone());
-            }
+            let there = outside.iter().filter(|(_, met)| met.addresses.contains(address.as_str()));
+            let there: Vec<(&str, bool)> = there.map(|(id, met)| (*id, met.is_live)).collect();
+            matched.extend(there.iter().map(|(id, _)| *id));
             let peer = Peer {
                 address: address.clone(),
                 source: found.source.clone(),
-                reachable: met,
+                // Who answered there once may be elsewhere now, so one that is live is enough.
+                reachable: (!there.is_empty()).then(|| there.iter().any(|(_, is_live)| *is_live)),
                 last_error: found.error.clone(),
             };
             peers.entry(address.clone()).or_insert(peer);
         }
     }
-    let unmatched = outside.iter().filter(|(address, _)| !matched.contains(*address));
-    let others: Vec<(String, bool)> = unmatched.map(|(address, live)| (address.clone(), *live)).collect();
+    let others: Vec<&Met> =
+        outside.iter().filter(|(id, _)| !matched.contains(*id)).map(|(_, met)| met).collect();
     for peer in peers.values_mut().filter(|peer| peer.reachable.is_none()) {
-        // Nobody is known by that address. A live peer of another address may be who answers there: then it is unknown.
-        peer.reachable = (!nobody_answers && !others.iter().any(|(_, is_live)| *is_live)).then_some(false);
+        // Nobody is known by that address. A live peer that connected by itself may be who is there: then it is unknown.
+        peer.reachable = (!nobody_answers && !others.iter().any(|met| met.is_live)).then_some(false);
         if peer.reachable == Some(false) && peer.last_error.is_none() {
             peer.last_error = Some("no node of the set has met anybody there".to_owned());
         }
     }
-    for (address, is_live) in others {
-        peers.entry(address.clone()).or_insert(Peer {
-            address,
+    for met in others {
+        peers.entry(met.address.to_owned()).or_insert(Peer {
+            address: met.address.to_owned(),
             source: "member".to_owned(),
-            reachable: Some(is_live),
+            reachable: Some(met.is_live),
             last_error: None,
         });
     }

@@ -239,3 +239,40 @@ fn the_time_of_a_transition_moves_with_the_status_alone() {
     assert_eq!(other.conditions[0].status, "False");
     assert_ne!(first.conditions[0].last_transition_time, other.conditions[0].last_transition_time);
 }
+
+/// What is said of peers outside, by a set of one whose node knows one more, and a list that names two addresses.
+fn outside(state: &str, address: &str, addresses: &[&str]) -> Vec<(String, Option<bool>)> {
+    let mut own = status_of(0, Node::Ready, 1).expect("it answers");
+    own.members.push(
+        serde_json::from_value(json!({
+            "id": "far", "name": "far", "address": address, "addresses": addresses, "state": state,
+            "lagWrites": 0, "lastContactMs": 1, "skewMs": 0, "digest": "equal"}))
+        .expect("well-formed"),
+    );
+    let mut observed = Observed::default();
+    observed.pods.push(serde_json::from_value(pod(0, true)).expect("well-formed"));
+    observed.nodes.insert("web-0".to_owned(), Ok(own));
+    observed.found = vec![crate::peers::Found {
+        source: "hosts".to_owned(),
+        addresses: BTreeSet::from(["10.0.0.5:7071".to_owned(), "far.example:7071".to_owned()]),
+        error: None,
+    }];
+    let valid = validate(&cache(1, false), "cluster.local").expect("valid");
+    let peers = members::peers(&valid, &observed);
+    peers.into_iter().map(|peer| (peer.address, peer.reachable)).collect()
+}
+
+#[test]
+fn a_peer_outside_is_one_by_whichever_address_it_was_met() {
+    let listed =
+        |first, second| vec![("10.0.0.5:7071".to_owned(), first), ("far.example:7071".to_owned(), second)];
+    // It advertises a name of its own, and was dialled at an address of the list.
+    let met = outside("live", "far.internal:7071", &["10.0.0.5:7071"]);
+    assert_eq!(met, listed(Some(true), Some(false)));
+    assert_eq!(outside("down", "far.internal:7071", &["10.0.0.5:7071"]), listed(Some(false), Some(false)));
+    assert_eq!(outside("live", "far.example:7071", &[]), listed(Some(false), Some(true)));
+    // It connected by itself: it may be at either address of the list.
+    let mut unknown = listed(None, None);
+    unknown.push(("far.internal:7071".to_owned(), Some(true)));
+    assert_eq!(outside("live", "far.internal:7071", &[]), unknown);
+}
