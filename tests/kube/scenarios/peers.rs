@@ -122,10 +122,11 @@ pub(crate) async fn another_set_is_a_peer_by_its_headless_service(suite: &Suite)
     other.apply(spec("one", &left.name)).await;
     for cache in [&one, &other] {
         cache.ready().await;
-        // The same node may stand there twice: by the address that the Service gives, and by the name that it advertises.
-        eventually(READY_WAIT, "the other set is reached", async || {
+        // Once, though the Service gives another address than its pod advertises.
+        eventually(READY_WAIT, "the other set is reached, and nobody else", async || {
             let peers = cache.get().await?["status"]["peers"].take();
-            peers.as_array()?.iter().any(|peer| peer["reachable"] == true).then_some(())
+            let [peer] = &peers.as_array()?[..] else { return None };
+            (peer["reachable"] == true).then_some(())
         })
         .await;
     }
@@ -138,6 +139,54 @@ pub(crate) async fn another_set_is_a_peer_by_its_headless_service(suite: &Suite)
     at_other.more(50).await;
     at_one.finish("one of two sets, its node deleted").await;
     at_other.finish("the other of two sets").await;
+}
+
+/// A headless Service that names nobody for a while is no information: peers stay peers, also for a pod that starts
+/// meanwhile.
+pub(crate) async fn a_headless_service_that_names_nobody_removes_no_peer(suite: &Suite) {
+    let space = Space::new(suite, "silent").await;
+    share_secret(&space).await;
+    // A Service of the test's own, because the operator would mend one of its own.
+    let service = |instance: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "found", "namespace": space.name},
+            "spec": {"clusterIP": "None", "publishNotReadyAddresses": true, "ports": [{"name": "peer", "port": 7071}],
+                     "selector": {"app.kubernetes.io/instance": instance}},
+        })
+    };
+    let path = space.path(Kind::Service, "found");
+    suite.api.apply(&path, &service("other")).await;
+    let mut spec = small(1);
+    spec["clusterName"] = json!("both");
+    spec["auth"] = json!({"tokensSecret": "shared", "clusterSecret": "shared"});
+    let other = space.cache("other");
+    other.apply(spec.clone()).await;
+    spec["peers"] = json!({"headlessService": {"name": "found", "namespace": space.name}});
+    let one = space.ready_cache("one", spec).await;
+    other.ready().await;
+    let reached = async || {
+        eventually(READY_WAIT, "the other set is reached", async || {
+            let peers = one.get().await?["status"]["peers"].take();
+            peers.as_array()?.iter().any(|peer| peer["reachable"] == true).then_some(())
+        })
+        .await;
+    };
+    reached().await;
+    let at = async |cache: &Cache<'_>| Load::start(suite, &cache.namespace, &cache.name, TOKEN).await;
+    let (at_one, at_other) = (at(&one).await, at(&other).await);
+    suite.api.apply(&path, &service("nobody")).await;
+    one.condition("PeersResolved", "False").await;
+    at_one.more(50).await;
+    let old = one.pods().await;
+    one.delete_pod(0).await;
+    one.pods_but(1, &old).await;
+    reached().await;
+    at_one.more(50).await;
+    at_other.more(50).await;
+    suite.api.apply(&path, &service("other")).await;
+    one.condition("PeersResolved", "True").await;
+    at_one.finish("a headless Service that names nobody").await;
+    at_other.finish("the set that it named").await;
 }
 
 /// Makes the Secret `shared`: what peers prove to each other, and a token.

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::api::{Kind, eventually};
+use crate::api::{Kind, eventually, path};
 use crate::clients::{Load, condition, is_ready};
 use crate::space::{Cache, READY_WAIT, Space, small, uid_of};
 use crate::suite::{OTHER_TAG, Suite, TAG};
@@ -127,15 +127,7 @@ pub(crate) async fn tokens_are_rotated_without_a_restart(suite: &Suite) {
     let tokens = suite.api.get(&secret).await.expect("the Secret")["data"]["tokens"].clone();
     let first = STANDARD.decode(tokens.as_str().unwrap_or_default()).expect("base64");
     let first = String::from_utf8(first).expect("text").trim().to_owned();
-    let write = async |text: &str| {
-        suite.api.patch(&secret, &json!({"data": {"tokens": STANDARD.encode(text)}})).await;
-        // A kubelet looks for Secrets when it looks at a pod: within about a minute, or at once when the pod changes.
-        for pod in cache.pods().await {
-            let name = pod["metadata"]["name"].as_str().expect("a name");
-            let note = json!({"metadata": {"annotations": {"suite/refresh": text.len().to_string()}}});
-            suite.api.patch(&space.path(Kind::Pod, name), &note).await;
-        }
-    };
+    let write = async |text: &str| write_secret(&cache, "-tokens", "tokens", text).await;
     write(&format!("{first}\nsecond:second-token-of-the-suite\n")).await;
     let second = eventually(150, "the second token is valid", async || {
         let second = Load::start(suite, &space.name, "web", "second-token-of-the-suite").await;
@@ -147,9 +139,56 @@ pub(crate) async fn tokens_are_rotated_without_a_restart(suite: &Suite) {
     write("second:second-token-of-the-suite\n").await;
     second.more(100).await;
     second.finish("second token").await;
+    check_same_processes(&cache, &old).await;
+}
+
+/// Writes a file of secrets, and has the kubelets look at it.
+async fn write_secret(cache: &Cache<'_>, ending: &str, file: &str, text: &str) {
+    let secret = cache.path(Kind::Secret, ending);
+    cache.suite.api.patch(&secret, &json!({"data": {file: STANDARD.encode(text)}})).await;
+    // A kubelet looks for Secrets when it looks at a pod: within about a minute, or at once when the pod changes.
+    for pod in cache.pods().await {
+        let pod = path(Kind::Pod, &cache.namespace, pod["metadata"]["name"].as_str().expect("a name"));
+        let note = json!({"metadata": {"annotations": {"suite/refresh": text.len().to_string()}}});
+        cache.suite.api.patch(&pod, &note).await;
+    }
+}
+
+async fn check_same_processes(cache: &Cache<'_>, old: &[Value]) {
     let pods = cache.pods().await;
-    assert!(pods.iter().zip(&old).all(|(new, old)| uid_of(new) == uid_of(old)), "a node was replaced");
+    assert!(pods.iter().zip(old).all(|(new, old)| uid_of(new) == uid_of(old)), "a node was replaced");
     let restarts: u64 =
         pods.iter().filter_map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_u64()).sum();
     assert_eq!(restarts, 0, "a node was restarted");
+}
+
+/// Peers prove a new secret once all know it; nobody is restarted for it, and who comes back knows the new one alone.
+pub(crate) async fn the_cluster_secret_is_rotated_without_a_restart(suite: &Suite) {
+    let space = Space::new(suite, "secret").await;
+    let cache = space.ready_cache("web", small(2)).await;
+    let load = cache.load().await;
+    let old = cache.pods().await;
+    let secret = suite.api.get(&cache.path(Kind::Secret, "-cluster")).await.expect("the Secret");
+    let first = STANDARD.decode(secret["data"]["secret"].as_str().unwrap_or_default()).expect("base64");
+    let first = String::from_utf8(first).expect("text").trim().to_owned();
+    let steps = [format!("{first}\nthe-second-secret\n"), format!("the-second-secret\n{first}\n")];
+    for (readings, text) in (1..).zip(steps.iter().map(String::as_str).chain(["the-second-secret\n"])) {
+        write_secret(&cache, "-cluster", "secret", text).await;
+        for pod in &old {
+            let name = pod["metadata"]["name"].as_str().expect("a name");
+            eventually(150, &format!("{name} has read its secrets {readings} times anew"), async || {
+                let log = suite.api.kubectl(&["logs", "--namespace", &space.name, name]);
+                let log = String::from_utf8_lossy(&log.stdout).into_owned();
+                (log.matches("read the file of secrets again").count() >= readings).then_some(())
+            })
+            .await;
+        }
+        load.more(30).await;
+    }
+    check_same_processes(&cache, &old).await;
+    cache.delete_pod(1).await;
+    cache.pods_but(2, &old[1..]).await;
+    cache.ready().await;
+    load.more(50).await;
+    load.finish("cluster secret rotated").await;
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::{Kind, eventually};
-use crate::space::{Cache, Space, small};
+use crate::space::{Cache, Space, small, uid_of};
 use crate::suite::Suite;
 
 /// 1 → 3 → 5 → 3 → 0 → 3 under load: sessions are there throughout, and after nobody was.
@@ -116,4 +116,39 @@ async fn claims(cache: &Cache<'_>) -> Vec<Value> {
             && claim["metadata"]["deletionTimestamp"].is_null()
     };
     all.into_iter().filter(is_own).collect()
+}
+
+/// More storage is asked of the claims that are there; less is refused by the API server, see `schema`.
+pub(crate) async fn a_larger_volume_is_asked_of_the_claims(suite: &Suite) {
+    let space = Space::new(suite, "larger").await;
+    let classes = suite.api.list("/apis/storage.k8s.io/v1/storageclasses").await;
+    let is_default = |class: &Value| {
+        class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
+    };
+    let class = classes.into_iter().find(is_default).expect("a default StorageClass");
+    // The same volumes; whether they really grow is the driver's affair, and this one has none that could.
+    let larger = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "suite-larger"},
+        "provisioner": class["provisioner"], "volumeBindingMode": class["volumeBindingMode"],
+        "reclaimPolicy": "Delete", "allowVolumeExpansion": true,
+    });
+    suite.api.apply("/apis/storage.k8s.io/v1/storageclasses/suite-larger", &larger).await;
+    let mut spec = small(2);
+    spec["storage"]["storageClassName"] = json!("suite-larger");
+    let cache = space.ready_cache("web", spec.clone()).await;
+    let old = cache.pods().await;
+    let load = cache.load().await;
+    cache.patch(json!({"storage": {"size": "96Mi"}})).await;
+    eventually(60, "both claims ask for more", async || {
+        let claims = claims(&cache).await;
+        let is_larger = |claim: &Value| claim["spec"]["resources"]["requests"]["storage"] == "96Mi";
+        (claims.len() == 2 && claims.iter().all(is_larger)).then_some(())
+    })
+    .await;
+    cache.ready().await;
+    load.more(30).await;
+    load.finish("storage expanded").await;
+    let pods = cache.pods().await;
+    assert!(pods.iter().zip(&old).all(|(new, old)| uid_of(new) == uid_of(old)), "a node was replaced");
 }
