@@ -73,6 +73,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     leading: Gauge<i64, AtomicI64>,
     caches: Family<ReadyLabels, Gauge>,
+    resident: Gauge,
     /// Readiness of each set, from which `caches` is counted.
     readiness: Mutex<HashMap<String, String>>,
 }
@@ -119,6 +120,13 @@ impl Default for Metrics {
             "SessionCaches, by their condition Ready; Stopped are those scaled to 0",
             caches.clone(),
         );
+        let resident = Gauge::default();
+        registry.register_with_unit(
+            "resident_memory",
+            "Memory of this process that is in use",
+            Unit::Bytes,
+            resident.clone(),
+        );
         Self {
             registry,
             reconciles,
@@ -133,6 +141,7 @@ impl Default for Metrics {
             requests,
             leading,
             caches,
+            resident,
             readiness: Mutex::default(),
         }
     }
@@ -228,9 +237,36 @@ impl Metrics {
 
     /// Everything, as text.
     pub fn encode(&self) -> String {
+        self.resident.set(resident_bytes().unwrap_or(0));
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+/// Bytes of memory that this process occupies, as the kernel counts them.
+fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: i64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_told() {
+        let text = Metrics::default().encode();
+        let line = text.lines().find(|line| line.starts_with("mneme_operator_resident_memory_bytes "));
+        let bytes: i64 = line
+            .expect("it is there")
+            .rsplit(' ')
+            .next()
+            .and_then(|bytes| bytes.parse().ok())
+            .expect("a number");
+        assert!((1 << 20..1 << 32).contains(&bytes), "{bytes}");
     }
 }
