@@ -72,6 +72,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         operator::two_of_them_act_as_one,
         operator::it_serves_one_namespace_with_the_rights_of_its_role,
         operator::a_namespace_is_deleted_without_it,
+        operator::one_that_cannot_be_read_stops_no_other,
+        children::a_pod_monitor_is_made_where_its_kind_is_known,
         operator::an_upgrade_of_the_chart_restarts_no_node,
         many::fifty_at_once,
         operator::uninstalling_keeps_the_resource_and_its_data,

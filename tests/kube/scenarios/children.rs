@@ -101,3 +101,41 @@ pub(crate) async fn a_foreign_object_in_the_way_is_left_alone(suite: &Suite) {
     let seen = cache.ready().await;
     assert_eq!(condition(&seen, "Degraded")["status"], "False", "{:#}", seen["status"]);
 }
+
+/// A PodMonitor is made once the cluster knows that kind, and nobody minds before.
+pub(crate) async fn a_pod_monitor_is_made_where_its_kind_is_known(suite: &Suite) {
+    let space = Space::new(suite, "monitor").await;
+    let cache = space.ready_cache("web", small(1)).await;
+    let definition =
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/podmonitors.monitoring.coreos.com";
+    let kind = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "podmonitors.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com", "scope": "Namespaced",
+            "names": {"kind": "PodMonitor", "listKind": "PodMonitorList", "plural": "podmonitors", "singular": "podmonitor"},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }],
+        },
+    });
+    suite.api.apply(definition, &kind).await;
+    let monitors = format!("/apis/monitoring.coreos.com/v1/namespaces/{}/podmonitors", space.name);
+    eventually(60, "the kind is served", async || suite.api.get(&monitors).await.map(|_| ())).await;
+    // A change of anything is a reason to look.
+    cache.patch(json!({"monitoring": {"labels": {"release": "prometheus"}}})).await;
+    let monitor = eventually(READY_WAIT, "the PodMonitor is made", async || {
+        suite.api.get(&format!("{monitors}/web")).await
+    })
+    .await;
+    assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus", "{monitor:#}");
+    assert_eq!(monitor["metadata"]["ownerReferences"][0]["kind"], "SessionCache", "{monitor:#}");
+    cache.patch(json!({"monitoring": {"podMonitor": false}})).await;
+    eventually(READY_WAIT, "the PodMonitor is taken away", async || {
+        suite.api.get(&format!("{monitors}/web")).await.is_none().then_some(())
+    })
+    .await;
+    cache.ready().await;
+    suite.api.delete(definition).await;
+}
