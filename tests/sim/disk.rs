@@ -91,13 +91,18 @@ impl Disk {
     }
 
     /// Loads everything into a starting replica; the vector is what the entries claim, in order.
-    pub(crate) fn load(&self, recovery: &mut Recovery) -> (Meta, VersionVector) {
+    pub(crate) fn load(&self, recovery: &mut Recovery, fault: Option<Fault>) -> (Meta, VersionVector) {
         let mut vector = VersionVector::default();
+        let mut load = |row: Row| {
+            if fault != Some(Fault::TombstonesNotLoaded) || !row.record.is_deleted() {
+                recovery.load(row);
+            }
+        };
         for item in &self.committed {
             item.claim(&mut vector, 0);
             match item {
-                PersistItem::Write(write) => write.rows.iter().cloned().for_each(|row| recovery.load(row)),
-                PersistItem::Rows(rows) => rows.iter().cloned().for_each(|row| recovery.load(row)),
+                PersistItem::Write(write) => write.rows.iter().cloned().for_each(&mut load),
+                PersistItem::Rows(rows) => rows.iter().cloned().for_each(&mut load),
                 PersistItem::Vector(_) => {}
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mneme_replica::event::{Action, Command};
 use mneme_replica::message::Message;
-use mneme_replica::record::Write;
+use mneme_replica::record::{Body, ValueRegister, Write};
 use mneme_replica::version_vector::VersionVector;
 
 use crate::oracle::value;
@@ -44,11 +44,33 @@ pub(crate) enum Fault {
     FullVolumeUntold,
     /// A touch of nothing stores an empty value.
     TouchCreates,
+    /// A pushed value is left out while its write is claimed.
+    ValueDropped,
+    /// A pushed value is not the one that was written.
+    ValueReplaced,
+    /// A pushed touch ends the session a quarter of an hour early.
+    TouchShortened,
+    /// A delta's touch registers are left out while its vector is taken.
+    TouchDroppedFromDelta,
+    /// A pushed value may be kept alive a day beyond its absolute deadline.
+    AbsoluteDeadlineExtended,
+    /// A heartbeat claims writes that are not there yet.
+    HeartbeatClaimsMore,
+    /// A delta's vector is taken when its last page is sent.
+    DeltaVectorAtEnd,
+    /// Sign out everywhere passes over what was written last.
+    SweepLeavesSome,
+    /// Tombstones are not loaded at a start.
+    TombstonesNotLoaded,
 }
 
 impl Fault {
     /// What this fault makes of a client's command.
     pub(crate) fn bend_command(self, mut command: Command) -> Command {
+        if let (Self::SweepLeavesSome, Command::DeleteMatching { start, .. }) = (self, &mut command) {
+            start.held = Arc::default();
+            start.now_ms = start.now_ms.saturating_sub(60_000);
+        }
         if let (Self::TouchCreates, Command::Apply { operations, .. }) = (self, &mut command) {
             for operation in operations {
                 if let Action::Touch { ttl_ms, .. } = operation.action {
@@ -81,6 +103,36 @@ impl Fault {
                     }
                 }
             }),
+            (Self::ValueDropped, Message::Push { writes }) => {
+                bend_writes(writes, |write| write.rows.retain(|row| row.record.is_deleted()))
+            }
+            (Self::ValueReplaced, Message::Push { writes }) => bend_values(writes, |register| {
+                if let Body::Live(live) = &mut register.body {
+                    *live = value(0);
+                }
+            }),
+            (Self::AbsoluteDeadlineExtended, Message::Push { writes }) => {
+                bend_values(writes, |register| register.absolute_deadline_ms += 86_400_000)
+            }
+            (Self::TouchShortened, Message::Push { writes }) => bend_writes(writes, |write| {
+                for touch in write.rows.iter_mut().filter_map(|row| row.record.touch.as_mut()) {
+                    touch.idle_deadline_ms = touch.idle_deadline_ms.saturating_sub(900_000);
+                }
+            }),
+            (Self::TouchDroppedFromDelta, Message::DeltaPage { delta, page, mut rows, vector }) => {
+                rows.iter_mut().for_each(|row| row.record.touch = None);
+                Message::DeltaPage { delta, page, rows, vector }
+            }
+            (Self::HeartbeatClaimsMore, Message::Heartbeat(mut heartbeat)) => {
+                for vector in [&mut heartbeat.applied, &mut heartbeat.durable] {
+                    let claimed: Vec<_> =
+                        vector.iter().map(|(origin, entry)| (origin, entry.contiguous + 100)).collect();
+                    for (origin, contiguous) in claimed {
+                        vector.insert(origin, contiguous, 0);
+                    }
+                }
+                Message::Heartbeat(heartbeat)
+            }
             (Self::ExchangeTellsNothing, Message::ExchangeReply { nonce, live, .. }) => {
                 Message::ExchangeReply { nonce, vector: VersionVector::default(), live }
             }
@@ -94,6 +146,13 @@ impl Fault {
             (_, message) => message,
         }
     }
+}
+
+fn bend_values(writes: Vec<Arc<Write>>, bend: impl Fn(&mut ValueRegister)) -> Message {
+    bend_writes(writes, |write| {
+        let values = write.rows.iter_mut().filter_map(|row| row.record.value.as_mut());
+        values.filter(|value| !value.is_deleted()).for_each(&bend);
+    })
 }
 
 fn bend_writes(writes: Vec<Arc<Write>>, bend: impl Fn(&mut Write)) -> Message {

@@ -200,7 +200,7 @@ impl World {
             features: Vec::new(),
         };
         let mut recovery = Replica::recover(settings, sample);
-        let (meta, vector) = node.disk.load(&mut recovery);
+        let (meta, vector) = node.disk.load(&mut recovery, self.fault);
         node.replica = Some(recovery.finish(meta, vector));
         let addresses = (0..self.nodes.len()).map(|other| format!("n{other}:7071")).collect();
         self.step(index, Event::Discovered { addresses, is_configured: true, is_complete: true });
@@ -537,6 +537,13 @@ impl World {
             return;
         }
         let message = match (self.fault, message) {
+            (
+                Some(Fault::DeltaVectorAtEnd),
+                Message::DeltaPage { delta, page, rows, vector: Some(_) },
+            ) => {
+                let vector = self.nodes[node].replica.as_ref().map(|replica| replica.vector());
+                Message::DeltaPage { delta, page, rows, vector }
+            }
             (Some(fault), message) => fault.bend(message),
             (None, message) => message,
         };
