@@ -61,7 +61,6 @@ pub(crate) fn all() -> Vec<Scenario> {
         peers::a_headless_service_that_names_nobody_removes_no_peer,
         first::every_example_works,
         chart::its_own_test_passes_twice,
-        first::the_test_of_the_chart_passes,
     ];
     let alone = scenarios![true;
         nodes::one_is_cut_from_the_network_and_heals,

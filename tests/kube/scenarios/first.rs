@@ -82,9 +82,3 @@ pub(crate) async fn every_example_works(suite: &Suite) {
         }
     }
 }
-
-/// `helm test`: what the chart itself offers to see that it works.
-pub(crate) async fn the_test_of_the_chart_passes(suite: &Suite) {
-    let printed = suite.helm(&["test", "mneme", "--namespace", OPERATOR_NAMESPACE, "--timeout", "180s"]);
-    assert!(printed.contains("Succeeded"), "{printed}");
-}
