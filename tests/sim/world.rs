@@ -163,6 +163,12 @@ impl World {
         ClockSample { wall_ms, boot_ms: self.now_ms + 10_000 }
     }
 
+    /// Whether a node goes by a clock that the site has left, because nobody has confirmed the step to it yet.
+    pub(crate) fn is_clock_in_doubt(&self, node: usize) -> bool {
+        let now_ms = self.nodes[node].replica.as_ref().map(|replica| replica.gate().now_ms(self.boot_ms()));
+        now_ms.is_some_and(|now_ms| (EPOCH_MS + self.site_step_ms + self.now_ms).abs_diff(now_ms) > 600)
+    }
+
     pub(crate) fn boot_ms(&self) -> u64 {
         self.now_ms + 10_000
     }
@@ -537,10 +543,7 @@ impl World {
             return;
         }
         let message = match (self.fault, message) {
-            (
-                Some(Fault::DeltaVectorAtEnd),
-                Message::DeltaPage { delta, page, rows, vector: Some(_) },
-            ) => {
+            (Some(Fault::DeltaVectorAtEnd), Message::DeltaPage { delta, page, rows, vector: Some(_) }) => {
                 let vector = self.nodes[node].replica.as_ref().map(|replica| replica.vector());
                 Message::DeltaPage { delta, page, rows, vector }
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::id::{NodeId, Origin};
-use crate::limits::{OUTBOX_BYTES_MAX, PUSH_BYTES_MAX};
+use crate::limits::{OUTBOX_BYTES_MAX, PUSH_BYTES_MAX, SUSPECT_AFTER_MS};
 use crate::message::{Heartbeat, Hello, MemberInfo};
 use crate::record::Write;
 use crate::status::DigestState;
@@ -91,8 +91,8 @@ pub(crate) struct Member {
     pub(crate) is_delta_refused: bool,
     pub(crate) exchange: Exchange,
     pub(crate) is_commit_stalled: bool,
-    /// It refuses our writes: our clock is ahead of its.
-    pub(crate) refuses_clock: bool,
+    /// It refuses our writes: our clock is ahead of its. Since when.
+    pub(crate) refuses_clock_boot_ms: Option<u64>,
     /// Until when we tell it that we refuse its writes.
     pub(crate) clock_refused_boot_ms: Option<u64>,
     pub(crate) is_ready: bool,
@@ -198,6 +198,22 @@ impl Member {
         self.held = Held::default();
         self.down_since_boot_ms.get_or_insert(boot_ms);
         self.drop_outbox();
+    }
+
+    /// Whether it refuses our writes.
+    pub(crate) fn refuses_clock(&self) -> bool {
+        self.refuses_clock_boot_ms.is_some()
+    }
+
+    /// Whether writes wait for it no longer, because it refuses them: not before it had time to hear that, else it would
+    /// answer for a moment that it does not know what others were told is stored.
+    pub(crate) fn left_for_its_clock(&self, boot_ms: u64) -> bool {
+        self.refuses_clock_boot_ms.is_some_and(|since| boot_ms.saturating_sub(since) >= SUSPECT_AFTER_MS)
+    }
+
+    /// Notes whether it refuses our writes.
+    pub(crate) fn note_refusal(&mut self, refuses: bool, boot_ms: u64) {
+        self.refuses_clock_boot_ms = refuses.then(|| self.refuses_clock_boot_ms.unwrap_or(boot_ms));
     }
 
     /// Notes its clocks, as a heartbeat brought them.

@@ -182,7 +182,7 @@ pub(crate) async fn one_that_cannot_be_read_stops_no_other(suite: &Suite) {
     loose[0]["schema"]["openAPIV3Schema"] =
         json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     suite.api.patch(definition, &json!({"spec": {"versions": loose}})).await;
-    let bad = space.cache("bad").object(json!({"replicas": "three"}));
+    let bad = space.cache("bad").object(json!({"replicas": 1, "tables": "three"}));
     let made = async || {
         let answer = suite.api.try_create(&space.path(Kind::SessionCache, ""), &bad).await;
         answer.status.is_success().then_some(())

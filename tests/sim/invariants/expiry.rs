@@ -4,7 +4,8 @@ use super::Look;
 use crate::oracle::Violation;
 
 pub(super) fn check(look: &Look<'_>) -> Result<(), Violation> {
-    if look.is_expired() && look.is_found() {
+    // Expiry is judged by node time; a node that has yet to follow a step of all clocks is behind, and not ready.
+    if look.is_expired() && look.is_found() && !look.world.is_clock_in_doubt(look.node) {
         return Err(Violation(format!("expired session: node {} serves it", look.node)));
     }
     Ok(())

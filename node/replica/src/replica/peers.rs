@@ -279,7 +279,7 @@ impl Replica {
         member.applied = member.applied.max(heartbeat.applied.contiguous(mine));
         member.durable = member.durable.max(heartbeat.durable.contiguous(mine));
         member.is_commit_stalled = heartbeat.commit_stalled;
-        member.refuses_clock = heartbeat.refuses_your_clock;
+        member.note_refusal(heartbeat.refuses_your_clock, boot_ms);
         member.is_ready = heartbeat.is_ready;
         member.is_right |= heartbeat.despite_your_refusal;
         member.ahead_since_boot_ms = is_ahead.then(|| member.ahead_since_boot_ms.unwrap_or(boot_ms));
@@ -302,7 +302,7 @@ impl Replica {
     pub(super) fn send_heartbeat(&mut self, peer: NodeId) {
         let Some(member) = self.members.get(&peer) else { return };
         // It refuses what this node writes, so nothing waits for it: as long as most of the others do not, it is told.
-        let despite_your_refusal = member.refuses_clock && !self.is_clock_wrong();
+        let despite_your_refusal = member.refuses_clock() && !self.is_clock_wrong();
         let heartbeat = Heartbeat {
             applied: self.applied.certain(),
             durable: self.durable.certain(),
@@ -338,8 +338,9 @@ impl Replica {
     /// Whether a majority of the others in contact refuses this node's clock.
     pub(super) fn is_clock_wrong(&self) -> bool {
         let in_contact = self.members.values().filter(|member| member.is_in_contact);
-        let (all, refusing) = in_contact
-            .fold((0, 0), |(all, refusing), member| (all + 1, refusing + usize::from(member.refuses_clock)));
+        let (all, refusing) = in_contact.fold((0, 0), |(all, refusing), member| {
+            (all + 1, refusing + usize::from(member.refuses_clock()))
+        });
         refusing * 2 > all
     }
 

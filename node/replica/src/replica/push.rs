@@ -181,20 +181,20 @@ impl Replica {
         if let Some(member) = self.members.get_mut(&peer) {
             member.applied = member.applied.max(applied);
             member.durable = member.durable.max(durable);
-            member.refuses_clock |= refused_clock;
+            member.note_refusal(refused_clock || member.refuses_clock(), self.boot_ms);
         }
         self.settle();
     }
 
     /// Answers every client whose write is held as widely as it asked.
     pub(super) fn settle(&mut self) {
-        let is_clock_wrong = self.is_clock_wrong();
+        let (is_clock_wrong, boot_ms) = (self.is_clock_wrong(), self.boot_ms);
         loop {
             let (members, durable) = (&self.members, self.durable.contiguous(self.settings.origin));
             let counted = || members.values().filter(|member| member.is_counted);
             let is_held_by_all = |sequence: u64| {
                 let waits_for = |member: &&crate::membership::Member| {
-                    member.counted_from < sequence && (is_clock_wrong || !member.refuses_clock)
+                    member.counted_from < sequence && (is_clock_wrong || !member.left_for_its_clock(boot_ms))
                 };
                 let is_applied = counted().filter(waits_for).all(|member| member.applied >= sequence);
                 let voters = counted().filter(waits_for).filter(|member| !member.is_commit_stalled);

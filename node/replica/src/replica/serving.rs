@@ -320,7 +320,7 @@ impl Replica {
             return;
         }
         let is_handed_over =
-            |member: &Member| !member.is_counted || member.refuses_clock || member.applied >= self.sequence;
+            |member: &Member| !member.is_counted || member.refuses_clock() || member.applied >= self.sequence;
         if self.pending.len() > 0
             || !self.unpersisted.is_empty()
             || !self.members.values().all(is_handed_over)
