@@ -125,11 +125,11 @@ pub(crate) async fn a_pod_monitor_is_made_where_its_kind_is_known(suite: &Suite)
     eventually(60, "the kind is served", async || suite.api.get(&monitors).await.map(|_| ())).await;
     // A change of anything is a reason to look.
     cache.patch(json!({"monitoring": {"labels": {"release": "prometheus"}}})).await;
-    let monitor = eventually(READY_WAIT, "the PodMonitor is made", async || {
-        suite.api.get(&format!("{monitors}/web")).await
+    let monitor = eventually(READY_WAIT, "the PodMonitor is made, with the label", async || {
+        let monitor = suite.api.get(&format!("{monitors}/web")).await?;
+        (monitor["metadata"]["labels"]["release"] == "prometheus").then_some(monitor)
     })
     .await;
-    assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus", "{monitor:#}");
     assert_eq!(monitor["metadata"]["ownerReferences"][0]["kind"], "SessionCache", "{monitor:#}");
     cache.patch(json!({"monitoring": {"podMonitor": false}})).await;
     eventually(READY_WAIT, "the PodMonitor is taken away", async || {
