@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::api::{Kind, eventually};
 use crate::clients::condition;
 use crate::space::{Space, is_ready_now, small};
-use crate::suite::{OPERATOR_NAMESPACE, Suite};
+use crate::suite::Suite;
 
 /// From one `apply` to a session that is written and read through the Service.
 pub(crate) async fn a_session_is_served_after_one_apply(suite: &Suite) {
