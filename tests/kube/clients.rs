@@ -143,6 +143,10 @@ impl std::fmt::Display for Report {
             report["lostWrites"],
             report["revived"],
             report["falseLogouts"]
-        )
+        )?;
+        match report["lastFailure"].as_str() {
+            Some(last) if report["failed"] != 0 => write!(formatter, "; the last failure: {last}"),
+            _ => Ok(()),
+        }
     }
 }
