@@ -58,7 +58,7 @@ impl Version {
     pub fn etag(&self) -> String {
         let stamp = self.stamp.bits();
         let stamp_digits = (64 - stamp.leading_zeros()).div_ceil(4).max(1) as usize;
-        // To the byte, so that the text becomes a header without being moved; `format!` takes eight times as long.
+        // To the byte, so that the text becomes a header without being moved: it is made for every read.
         let mut etag = String::with_capacity(stamp_digits + 35);
         etag.push('"');
         push_hex(&mut etag, stamp, stamp_digits);

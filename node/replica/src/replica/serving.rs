@@ -381,11 +381,9 @@ impl Replica {
             digest: crate::status::DigestState::Equal,
             outbox_bytes: 0,
         };
-        let lag = |member: &Member| {
-            let writes = member.vector.lag_behind(&self.applied);
-            (writes, if writes == 0 { Some(0) } else { member.held.lag_ms(self.boot_ms) })
-        };
-        let others = self.members.iter().map(|(node, member)| MemberStatus {
+        let others =
+            self.members.iter().map(|(node, member)| (node, member, member.vector.lag_behind(&self.applied)));
+        let others = others.map(|(node, member, lag_writes)| MemberStatus {
             node: *node,
             name: member.name.clone(),
             address: member.address.clone(),
@@ -395,8 +393,8 @@ impl Replica {
                 (false, _) if member.origin.is_some() => MemberState::Suspect,
                 (false, _) => MemberState::Down,
             },
-            lag_writes: lag(member).0,
-            lag_ms: lag(member).1,
+            lag_writes,
+            lag_ms: if lag_writes == 0 { Some(0) } else { member.held.lag_ms(self.boot_ms) },
             last_contact_ms: member.last_contact_boot_ms.map(|heard| self.boot_ms.saturating_sub(heard)),
             skew_ms: member.skew_ms(self.time.offset_ms()).unwrap_or(0),
             digest: member.digest,
