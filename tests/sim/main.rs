@@ -14,6 +14,7 @@ mod workload;
 mod world;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 
@@ -48,11 +49,15 @@ fn main() -> ExitCode {
         None => arguments.start..arguments.start + arguments.seeds,
     };
     let (mut failed, mut sessions, mut requests) = (0, 0, 0);
+    let (mut simulated_ms, mut states) = (0, 0);
+    let started = Instant::now();
     for seed in seeds.clone() {
         match workload::run(seed, weather, arguments.plant) {
             Ok(summary) => {
                 sessions += summary.sessions;
                 requests += summary.requests;
+                simulated_ms += summary.simulated_ms;
+                states += summary.states;
             }
             Err(violation) => {
                 failed += 1;
@@ -66,6 +71,12 @@ fn main() -> ExitCode {
         }
     }
     let runs = seeds.end - seeds.start;
+    let seconds = started.elapsed().as_secs_f64();
+    let hours = simulated_ms / 3_600_000;
+    println!(
+        "{seconds:.0} s, {:.0} seeds a second; {hours} hours simulated, {states} states of replicas",
+        runs as f64 / seconds
+    );
     println!("{runs} seeds, {sessions} sessions, {requests} requests, {failed} seeds failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -48,6 +48,10 @@ pub(crate) struct Run {
 pub(crate) struct Summary {
     pub(crate) sessions: usize,
     pub(crate) requests: u64,
+    /// Virtual time that passed.
+    pub(crate) simulated_ms: u64,
+    /// Events that a replica took, each of which leaves it in another state.
+    pub(crate) states: u64,
     pub(crate) trace: u64,
 }
 
@@ -87,6 +91,8 @@ impl Run {
         Ok(Summary {
             sessions: self.oracle.sessions.len(),
             requests: self.next_request,
+            simulated_ms: self.world.now_ms,
+            states: self.world.states,
             trace: self.world.trace,
         })
     }

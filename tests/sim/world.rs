@@ -80,6 +80,8 @@ pub(crate) struct World {
     pub(crate) replies: Vec<(RequestId, Outcome)>,
     verdicts: Vec<Result<Hello, Refusal>>,
     pub(crate) trace: u64,
+    /// Events that a replica took.
+    pub(crate) states: u64,
     /// By how much the wall clocks of all were set forward.
     site_step_ms: u64,
     /// Disks as they once were, to be put back.
@@ -121,6 +123,7 @@ impl World {
             replies: Vec::new(),
             verdicts: Vec::new(),
             trace: 0,
+            states: 0,
             site_step_ms: 0,
             old_disks: BTreeMap::new(),
             drained: Vec::new(),
@@ -499,6 +502,7 @@ impl World {
     pub(crate) fn step(&mut self, node: usize, event: Event) {
         let sample = self.sample(node);
         let Some(replica) = self.nodes[node].replica.as_mut() else { return };
+        self.states += 1;
         let effects = replica.step(sample, event);
         for effect in effects {
             self.carry_out(node, effect);
