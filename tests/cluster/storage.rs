@@ -12,6 +12,7 @@ use mneme_tests::cluster::Cluster;
 use mneme_tests::http::Request;
 use mneme_tests::node::NodeSpec;
 use mneme_tests::records::record;
+use mneme_tests::volume::Volume;
 use mneme_tests::wait::wait_until;
 
 /// Kills of the loop.
@@ -117,37 +118,6 @@ async fn no_kill_takes_what_was_acknowledged_or_brings_back_what_was_signed_out(
     assert!(all * (VALUE_BYTES as u64) > 100 << 20, "too little was written for a compaction: {all}");
 }
 
-/// A small file system of its own, unmounted with this value.
-struct Volume(PathBuf);
-
-impl Volume {
-    fn mount(path: &Path, options: &str) -> Self {
-        assert!(
-            rustix::process::geteuid().is_root(),
-            "a volume of its own needs root: run this suite as root"
-        );
-        std::fs::create_dir_all(path).expect("a directory of the test");
-        run("mount", &["-t", "tmpfs", "-o", options, "mneme-test", &path.display().to_string()]);
-        Self(path.to_owned())
-    }
-
-    fn resize(&self, options: &str) {
-        run("mount", &["-o", &format!("remount,{options}"), &self.0.display().to_string()]);
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        // Lazily: the node may still have its file open when a test fails.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(binary::required(program)).args(arguments).status().expect("it runs");
-    assert!(status.success(), "{program} {arguments:?}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_full_volume_a_node_reads_and_follows_and_catches_up() {
     let mut cluster = Cluster::connected([NodeSpec::new("full"), NodeSpec::new("roomy")], &[]);
@@ -179,7 +149,7 @@ async fn on_a_full_volume_a_node_reads_and_follows_and_catches_up() {
     cluster[0].assert_value("meanwhile", "v").await;
     cluster[0].assert_read_status("before", 410).await;
 
-    volume.resize("size=200m");
+    volume.remount("size=200m");
     wait_until(SOON, "the node takes writes again", async || {
         cluster[0].put("after", "v").send().await.status.is_success()
     })

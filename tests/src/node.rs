@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -152,6 +153,11 @@ impl Node {
     #[must_use]
     pub fn is_started(&self) -> bool {
         self.process.is_some()
+    }
+
+    /// Whether its process has ended by itself, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(Process::ended)
     }
 
     /// Its process.
