@@ -118,11 +118,15 @@ impl Run {
             None => site.directory().join("history"),
         };
         let ended = self.disturb(&mut site, &path).await;
-        if ended.is_err() {
-            site.keep_files();
-            println!("logs, data and history are in {}", site.directory().display());
-        }
-        let equal_after = ended?;
+        let equal_after = match ended {
+            Ok(equal_after) => equal_after,
+            Err(error) => {
+                site.keep_files();
+                println!("{error:#}");
+                println!("logs, data and history are in {}", site.directory().display());
+                return Ok(ExitCode::FAILURE);
+            }
+        };
         let history = History::read(&path)?;
         let mut report = Report::of(&history, checker::check(&history));
         report.equal_after = Some(equal_after);

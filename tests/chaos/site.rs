@@ -293,23 +293,29 @@ impl Site {
         Ok(())
     }
 
+    /// Who lacks something as others see it, or has other data.
+    async fn unequal(&self) -> Option<String> {
+        let mut unequal = Vec::new();
+        for node in 0..self.nodes.len() {
+            let Some(status) = self.status(node).await else { return Some(format!("node {node} tells nothing")) };
+            for member in status.members.iter().filter(|member| member.state == MemberStateName::Live) {
+                if member.lag_writes > 0 || member.digest != DigestName::Equal {
+                    let (name, lag, digest) = (&member.name, member.lag_writes, member.digest);
+                    unequal.push(format!("node {node} says that {name} lacks {lag} writes and is {digest:?}"));
+                }
+            }
+        }
+        (!unequal.is_empty()).then(|| unequal.join("; "))
+    }
+
     /// Waits until nobody lacks anything and all digests are equal.
     pub(crate) async fn wait_equal(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + WHOLE_WAIT;
-        'again: loop {
-            ensure!(Instant::now() < deadline, "digests are not equal after {WHOLE_WAIT:?}");
+        while let Some(unequal) = self.unequal().await {
+            ensure!(Instant::now() < deadline, "not equal after {WHOLE_WAIT:?}: {unequal}");
             tokio::time::sleep(POLL).await;
-            for node in 0..self.nodes.len() {
-                let Some(status) = self.status(node).await else { continue 'again };
-                let live = status.members.iter().filter(|member| member.state == MemberStateName::Live);
-                for member in live {
-                    if member.lag_writes > 0 || member.digest != DigestName::Equal {
-                        continue 'again;
-                    }
-                }
-            }
-            return Ok(());
         }
+        Ok(())
     }
 }
 

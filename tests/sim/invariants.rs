@@ -31,10 +31,14 @@ pub(crate) struct Look<'a> {
 
 impl Look<'_> {
     /// Whether this node has to know what `other` acknowledged: its own doing, or it could talk with it for long
-    /// enough. A node whose disk was replaced knows nothing of its past until it has met the others.
+    /// enough. A node whose disk was replaced knows nothing of its past until it has met the others; one that booted with
+    /// a clock that is ahead takes for expired what is not, until one of them tells it the time.
     fn was_told(&self, other: usize) -> bool {
+        let is_lost_in_time =
+            self.world.is_clock_in_doubt(self.node) && !self.world.could_talk_with_any(self.node, TALKED_MS);
         let remembers = other == self.node
             && self.world.nodes[self.node].replaced_ms.is_none()
+            && !is_lost_in_time
             && !self.world.is_doubled(self.node);
         remembers || other != self.node && self.world.could_talk(self.node, other, TALKED_MS)
     }

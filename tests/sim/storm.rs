@@ -85,6 +85,11 @@ impl Run {
                 let by_ms = self.world.rng.between(60_000, 900_000);
                 let is_back = self.world.rng.percent(50);
                 self.world.step_clock(a, by_ms, is_back, for_ms);
+                // Some machines boot with a clock that is wrong, and set it right when somebody tells them the time.
+                if by_ms.is_multiple_of(3) && self.world.nodes[a].clock_step.is_some() {
+                    self.kill(a);
+                    self.world.start_by_its_clock(a);
+                }
             }
             55..75 => {
                 self.kill(a);

@@ -284,6 +284,7 @@ impl Run {
                 let now_ms = self.world.now_ms;
                 if let Some(session) = self.oracle.sessions.get_mut(&key) {
                     session.signed_in = Some(node);
+                    self.world.trace(|| format!("node {node} acknowledges a sign-in"));
                     if expires {
                         // Stamped no later than it was answered; clocks are within 100 ms, and one that was set
                         // wrong is believed while it is within 500 ms of a peer's.

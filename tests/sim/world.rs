@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mneme_api::TableName;
 use mneme_replica::effect::Outcome;
@@ -25,6 +26,9 @@ const IDS_A_PLACE: u64 = 1_000;
 
 /// How often a process ticks.
 const TICK_MS: u64 = 50;
+
+/// Whether what happens is printed.
+pub(crate) static TRACED: AtomicBool = AtomicBool::new(false);
 
 /// What happens next.
 #[derive(Debug)]
@@ -166,6 +170,26 @@ impl World {
         ClockSample { wall_ms, boot_ms: self.now_ms + 10_000 }
     }
 
+    /// Prints what happens, if that was asked for.
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
+        if TRACED.load(Ordering::Relaxed) {
+            println!("{:>9} {} ({})", self.now_ms, what(), self.describe_clocks());
+        }
+    }
+
+    /// By how much the node times are wrong, in words.
+    pub(crate) fn describe_clocks(&self) -> String {
+        let true_ms = EPOCH_MS + self.site_step_ms + self.now_ms;
+        let wrong_ms = |replica: &Replica| {
+            i128::from(replica.gate().now_ms(self.boot_ms())) - i128::from(true_ms)
+        };
+        let clocks = self.nodes.iter().map(|node| match &node.replica {
+            Some(replica) => format!("{} ms", wrong_ms(replica)),
+            None => "down".to_owned(),
+        });
+        format!("clocks wrong by {}", clocks.collect::<Vec<_>>().join(", "))
+    }
+
     /// Whether a node goes by a clock that the site has left, because nobody has confirmed the step to it yet.
     pub(crate) fn is_clock_in_doubt(&self, node: usize) -> bool {
         let now_ms = self.nodes[node].replica.as_ref().map(|replica| replica.gate().now_ms(self.boot_ms()));
@@ -184,12 +208,17 @@ impl World {
         "cache".parse().expect("a table name")
     }
 
-    /// Starts a process on the node's disk, under a new epoch.
+    /// Starts a process on the node's disk, on a machine that sets its clock right when it boots.
     pub(crate) fn start(&mut self, index: usize) {
+        self.nodes[index].clock_step = None;
+        self.start_by_its_clock(index);
+    }
+
+    /// Starts a process on the node's disk, under a new epoch, with the clock as it is.
+    pub(crate) fn start_by_its_clock(&mut self, index: usize) {
+        self.trace(|| format!("node {index} starts"));
         let epoch = if self.fault == Some(Fault::EpochReused) { 1 } else { self.next_epoch };
         self.next_epoch += 1;
-        // A machine sets its clock right when it boots.
-        self.nodes[index].clock_step = None;
         let sample = self.sample(index);
         let node = &mut self.nodes[index];
         node.origin.epoch = epoch;
@@ -299,6 +328,11 @@ impl World {
             !self.cuts.contains(&pair) && self.last_cut_ms.get(&pair).is_none_or(|cut| *cut <= since)
         };
         is_undisturbed(a) && is_undisturbed(b) && is_whole((a, b)) && is_whole((b, a))
+    }
+
+    /// Whether there is anybody with whom a node could talk for so long.
+    pub(crate) fn could_talk_with_any(&self, node: usize, for_ms: u64) -> bool {
+        (0..self.nodes.len()).any(|other| other != node && self.could_talk(node, other, for_ms))
     }
 
     pub(crate) fn is_frozen(&self, index: usize) -> bool {
@@ -530,7 +564,8 @@ impl World {
                     .retain(|(a, b)| !((*a == mine && b.node == peer) || (*b == mine && a.node == peer)));
             }
             Effect::Drained => self.drained.push(node),
-            Effect::Dial { .. } | Effect::Notice(_) => {}
+            Effect::Notice(notice) => self.trace(|| format!("node {node}: {notice:?}")),
+            Effect::Dial { .. } => {}
         }
     }
 

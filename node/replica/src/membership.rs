@@ -211,6 +211,16 @@ impl Member {
         self.refuses_clock_boot_ms.is_some_and(|since| boot_ms.saturating_sub(since) >= SUSPECT_AFTER_MS)
     }
 
+    /// Whether it has refused our writes for so long that all others who do have said so too, and is still waited for.
+    pub(crate) fn has_refused_for_a_while(&self, boot_ms: u64) -> bool {
+        self.refuses_clock_boot_ms.is_some_and(|since| boot_ms.saturating_sub(since) >= SUSPECT_AFTER_MS / 2)
+    }
+
+    /// Whether it is known what time it goes by.
+    pub(crate) fn is_clock_known(&self) -> bool {
+        !self.clock_samples.is_empty()
+    }
+
     /// Notes whether it refuses our writes.
     pub(crate) fn note_refusal(&mut self, refuses: bool, boot_ms: u64) {
         self.refuses_clock_boot_ms = refuses.then(|| self.refuses_clock_boot_ms.unwrap_or(boot_ms));

@@ -75,6 +75,8 @@ pub struct Replica {
     /// Rows may be missing that the vector covers, because node time was wrong: these peers are still to be asked for
     /// all they have. Until then no vector is given to anybody.
     lacks_from: BTreeSet<NodeId>,
+    /// The same, and there was nobody to ask: the first who comes is.
+    lacks_until_met: bool,
     /// Digest step up to which the sweep is done.
     swept_step: u64,
     digest_sent_step: u64,
@@ -132,7 +134,7 @@ impl Recovery {
             // A table declared under another kind than the file's was refused before the load.
             let _ = self.tables.know(info);
         }
-        let time = NodeTime::start(self.sample);
+        let time = NodeTime::start_after(self.sample, vector.last_write_ms());
         let members = meta.members.iter().map(|info| (info.node, Member::known(info, self.sample.boot_ms)));
         let replica = Replica {
             gate: Arc::default(),
@@ -160,6 +162,7 @@ impl Recovery {
             donations: BTreeMap::new(),
             last_number: 0,
             lacks_from: BTreeSet::new(),
+            lacks_until_met: false,
             swept_step: 0,
             digest_sent_step: 0,
             join: Join {

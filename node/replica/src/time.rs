@@ -49,6 +49,18 @@ impl NodeTime {
         }
     }
 
+    /// Starts at the wall clock, or at what it showed before when that is later: then the clock of the machine is behind, as
+    /// after a boot without a battery, and counts as one that stepped.
+    pub(crate) fn start_after(sample: ClockSample, written_ms: u64) -> Self {
+        let mut time = Self::start(sample);
+        let behind_ms = signed(written_ms) - signed(sample.wall_ms);
+        if behind_ms > signed(2 * WALL_STEP_MS) {
+            time.offset_ms += behind_ms;
+            time.stepped_since_boot_ms = Some(sample.boot_ms);
+        }
+        time
+    }
+
     /// Node time at this boot time, in milliseconds since the Unix epoch.
     pub fn at(&self, boot_ms: u64) -> u64 {
         u64::try_from(signed(boot_ms).saturating_add(self.offset_ms)).unwrap_or(0)
@@ -110,6 +122,14 @@ mod tests {
         time.observe(sample(11_300, 1_000), PeerClocks::Alone);
         assert_eq!(time.at(1_000), 11_050);
         assert!(!time.is_in_doubt());
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_what_it_showed_before_has_stepped() {
+        let time = NodeTime::start_after(sample(10_000, 0), 90_000);
+        assert_eq!((time.at(0), time.is_in_doubt()), (90_000, true));
+        let time = NodeTime::start_after(sample(90_000, 0), 90_500);
+        assert_eq!((time.at(0), time.is_in_doubt()), (90_000, false));
     }
 
     #[test]

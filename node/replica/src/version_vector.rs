@@ -57,6 +57,11 @@ impl VersionVector {
         self.dominates(other) && other.dominates(self)
     }
 
+    /// When the last write of all was noted, in milliseconds of node time; 0 when there is none.
+    pub(crate) fn last_write_ms(&self) -> u64 {
+        self.entries.values().map(|entry| entry.last_write_ms).max().unwrap_or(0)
+    }
+
     /// Claims one write; beyond a gap it joins the interval if it touches it, else it stays
     /// unclaimed (a delta will bring it again).
     ///

@@ -97,7 +97,7 @@ impl Replica {
         let shards = |(name, _): (&TableName, _)| (0..SHARDS).map(|shard| (name.clone(), shard)).collect();
         let unlisted: Vec<Vec<(TableName, usize)>> = self.tables.iter().map(shards).collect();
         // What may be missing here must not be claimed by others.
-        let is_whole = self.lacks_from.is_empty();
+        let is_whole = self.lacks_from.is_empty() && !self.lacks_until_met;
         let donation = Donation {
             vector: if is_whole { self.applied.certain() } else { VersionVector::default() },
             asker: vector.clone(),

@@ -8,7 +8,7 @@ use super::Replica;
 use crate::digest::row_sum;
 use crate::effect::{Effect, Notice, PersistItem};
 use crate::id::{Dot, KeyHash, NodeId};
-use crate::limits::{DIGEST_BUCKETS, DIGEST_REPAIRS_MAX, DIGEST_STEP_MS, SLICE_ROWS};
+use crate::limits::{DIGEST_BUCKETS, DIGEST_REPAIRS_MAX, DIGEST_STEP_MS, SLICE_ROWS, WALL_STEP_ALONE_MS};
 use crate::message::{Message, TableDigest};
 use crate::record::Row;
 use crate::status::DigestState;
@@ -20,7 +20,7 @@ const ROTATION: u64 = 64;
 impl Replica {
     /// Drops what may be dropped by now, a slice at a time; then compares digests once a step.
     pub(super) fn sweep(&mut self) {
-        if self.time.is_in_doubt() {
+        if !self.may_judge_expiry() {
             return;
         }
         let now_second = u32::try_from(self.now_ms / 1_000).unwrap_or(u32::MAX);
@@ -42,6 +42,16 @@ impl Replica {
         self.swept_step = step;
         self.forget_origins();
         self.send_digests();
+    }
+
+    /// Whether what has expired by this node's clock may be dropped. A machine may boot with a clock that is far ahead;
+    /// whoever knows of others waits for one to tell it the time, but not for ever.
+    fn may_judge_expiry(&self) -> bool {
+        let is_told = || self.members.values().any(|member| member.is_in_contact && member.is_clock_known());
+        let runs_ms = self.boot_ms.saturating_sub(self.started_boot_ms);
+        !self.time.is_in_doubt()
+            && !self.is_clock_contradicted()
+            && (self.members.is_empty() || is_told() || runs_ms > WALL_STEP_ALONE_MS)
     }
 
     fn send_digests(&mut self) {

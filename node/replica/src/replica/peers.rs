@@ -115,6 +115,9 @@ impl Replica {
         self.learn(node, &hello.members);
         if !was_in_contact {
             self.notice(Notice::PeerLive { peer: node });
+            if std::mem::take(&mut self.lacks_until_met) {
+                self.lacks_from.insert(node);
+            }
             self.ask_exchange(node);
             self.send_heartbeat(node);
         }
@@ -302,7 +305,8 @@ impl Replica {
     pub(super) fn send_heartbeat(&mut self, peer: NodeId) {
         let Some(member) = self.members.get(&peer) else { return };
         // It refuses what this node writes, so nothing waits for it: as long as most of the others do not, it is told.
-        let despite_your_refusal = member.refuses_clock() && !self.is_clock_wrong();
+        // Not at once: of many who refuse, one says so first.
+        let despite_your_refusal = member.has_refused_for_a_while(self.boot_ms) && !self.is_clock_wrong();
         let heartbeat = Heartbeat {
             applied: self.applied.certain(),
             durable: self.durable.certain(),
@@ -327,7 +331,7 @@ impl Replica {
             member.origin = None;
             member.called_live_by.clear();
         }
-        self.lacks_from.remove(&peer);
+        self.stop_asking(peer);
         for member in self.members.values_mut() {
             member.called_live_by.remove(&peer);
         }
@@ -335,13 +339,29 @@ impl Replica {
         self.settle();
     }
 
-    /// Whether a majority of the others in contact refuses this node's clock.
+    /// Whether a majority of the others in contact refuses this node's clock, or will once it has heard of it.
     pub(super) fn is_clock_wrong(&self) -> bool {
-        let in_contact = self.members.values().filter(|member| member.is_in_contact);
-        let (all, refusing) = in_contact.fold((0, 0), |(all, refusing), member| {
-            (all + 1, refusing + usize::from(member.refuses_clock()))
+        let (all, refusing) = self.timekeepers().fold((0, 0), |(all, refusing), member| {
+            (all + 1, refusing + usize::from(member.refuses_clock() || self.is_behind_us(member)))
         });
         refusing * 2 > all
+    }
+
+    /// The members in contact that have told what time they go by.
+    fn timekeepers(&self) -> impl Iterator<Item = &Member> {
+        let has_told = |member: &&Member| member.is_clock_known() || member.refuses_clock();
+        self.members.values().filter(|member| member.is_in_contact).filter(has_told)
+    }
+
+    /// Whether this node goes by a clock that most of the others contradict. What has expired cannot be told by it, nor
+    /// what may be stored.
+    pub(super) fn is_clock_contradicted(&self) -> bool {
+        self.is_clock_wrong() || self.is_clock_slow()
+    }
+
+    /// Whether this node's clock is so far ahead of a member's that what it stamps now is refused there.
+    fn is_behind_us(&self, member: &Member) -> bool {
+        member.skew_ms(self.time.offset_ms()).is_some_and(|skew_ms| -skew_ms > signed(VERSION_AHEAD_MS_MAX))
     }
 
     /// Whether a member's clock is so far ahead that what it stamps now is refused here.
@@ -352,8 +372,8 @@ impl Replica {
     /// Whether most of the others are ahead of this node: then its own clock is behind, and what it refuses is right.
     /// Of two nodes nobody can say, and the one that is refused counts as wrong.
     pub(super) fn is_clock_slow(&self) -> bool {
-        let in_contact = self.members.values().filter(|member| member.is_in_contact);
-        let (all, ahead) = in_contact
+        let (all, ahead) = self
+            .timekeepers()
             .fold((0, 0), |(all, ahead), member| (all + 1, ahead + usize::from(self.is_ahead_of_us(member))));
         all > 1 && ahead * 2 > all
     }

@@ -78,9 +78,17 @@ impl Replica {
         if back_ms + DIGEST_STEP_MS > EXPIRED_KEPT_MS {
             let peers = self.peers_in_contact();
             self.lacks_from.extend(&peers);
+            self.lacks_until_met = peers.is_empty();
             for peer in peers {
                 self.ask_exchange(peer);
             }
+        }
+    }
+
+    /// A peer that was to be asked for everything is gone. What it would have brought comes from whoever comes next.
+    pub(super) fn stop_asking(&mut self, peer: NodeId) {
+        if self.lacks_from.remove(&peer) && self.lacks_from.is_empty() {
+            self.lacks_until_met = true;
         }
     }
 
@@ -114,7 +122,7 @@ impl Replica {
             }
         }
         for peer in &lost {
-            self.lacks_from.remove(peer);
+            self.stop_asking(*peer);
             for member in self.members.values_mut() {
                 member.called_live_by.remove(peer);
             }
@@ -146,7 +154,8 @@ impl Replica {
             let Some(member) = self.members.get_mut(&peer) else { continue };
             // A refusal stands while rows are refused; a clock that was set right is taken again.
             let refused_ms = member.clock_refused_boot_ms.map(|since| boot_ms.saturating_sub(since));
-            if refused_ms.is_some_and(|refused_ms| refused_ms > SUSPECT_AFTER_MS) {
+            let is_old = refused_ms.is_some_and(|refused_ms| refused_ms > SUSPECT_AFTER_MS);
+            if is_old && !member.is_delta_refused {
                 member.clock_refused_boot_ms = None;
             }
             let is_overdue = match member.exchange {
@@ -169,8 +178,9 @@ impl Replica {
         let mut peers = Vec::new();
         for (peer, member) in &mut self.members {
             if self.applied.dominates(&member.vector) {
-                // The pushes came after the heartbeat that spoke of them.
+                // The pushes came after the heartbeat that spoke of them; what was refused came another way, or is gone.
                 member.ahead_since_boot_ms = None;
+                member.is_delta_refused = false;
             }
             if member.is_in_contact && member.ahead_since_boot_ms.is_some_and(|since| since <= due) {
                 peers.push(*peer);
@@ -187,7 +197,11 @@ impl Replica {
             !member.is_in_contact || self.lacks_from.is_empty() && self.has_caught_up_with(member)
         };
         let is_far_behind = self.deltas.values().any(super::delta::Delta::is_large);
-        self.join.is_done && !self.is_drained && !is_far_behind && self.members.values().all(is_caught_up)
+        self.join.is_done
+            && !self.is_drained
+            && !is_far_behind
+            && !self.is_clock_contradicted()
+            && self.members.values().all(is_caught_up)
     }
 
     pub(super) fn update_gate(&mut self) {
@@ -195,7 +209,9 @@ impl Replica {
         let may_serve = self.may_serve();
         if may_serve != self.gate.is_open() {
             self.gate.set_open(may_serve);
-            self.notice(if may_serve { Notice::Ready } else { Notice::Unready { reason: "catching up" } });
+            let reason =
+                if self.is_clock_contradicted() { "its clock is not the others'" } else { "catching up" };
+            self.notice(if may_serve { Notice::Ready } else { Notice::Unready { reason } });
         }
     }
 
@@ -204,8 +220,7 @@ impl Replica {
         // A full volume is no reason to be unready while nobody else can write either.
         let others = || self.members.values().any(|member| member.is_in_contact && member.is_ready);
         let is_out_of_space = self.is_read_only() && others();
-        let is_clock_in_order = !self.is_clock_wrong() && !self.time.is_in_doubt();
-        self.may_serve() && is_clock_in_order && !self.is_draining && !is_out_of_space
+        self.may_serve() && !self.time.is_in_doubt() && !self.is_draining && !is_out_of_space
     }
 
     fn finish_join(&mut self) {
@@ -224,7 +239,7 @@ impl Replica {
             return self
                 .members
                 .values()
-                .all(|member| !member.is_in_contact || self.has_caught_up_with(member));
+                .all(|member| !member.is_in_contact || self.has_merged_with(member));
         }
         let is_pending = |member: &Member| {
             !self.has_caught_up_with(member) && (member.is_in_contact || !member.called_live_by.is_empty())
@@ -235,13 +250,19 @@ impl Replica {
         let merged: BTreeSet<NodeId> = self
             .members
             .iter()
-            .filter(|(_, member)| self.has_caught_up_with(member))
+            .filter(|(_, member)| self.has_merged_with(member))
             .map(|(node, _)| *node)
             .collect();
         let voters = join.last_live.len() + 1;
         let votes = join.last_live.intersection(&merged).count() + 1;
         let is_majority = votes * 2 > voters && !merged.is_empty();
         is_majority || (merged.is_empty() || !join.last_live.is_empty()) && self.is_join_time_over()
+    }
+
+    /// Whether a new process holds what a member held, and knows what time that goes by: else it might serve by a clock
+    /// that it was started with and that nobody shares.
+    fn has_merged_with(&self, member: &Member) -> bool {
+        self.has_caught_up_with(member) && member.is_clock_known()
     }
 
     /// Whether every known address was tried in vain for as long as was asked.
