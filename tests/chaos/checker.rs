@@ -227,7 +227,13 @@ impl<'a> Registers<'a> {
         }
     }
 
-    fn check_session(&self, session: u64, value: Option<u64>, operation: &Operation, findings: &mut Findings) {
+    fn check_session(
+        &self,
+        session: u64,
+        value: Option<u64>,
+        operation: &Operation,
+        findings: &mut Findings,
+    ) {
         self.check_register(&self.sessions, session, value, operation, findings);
     }
 

@@ -57,7 +57,12 @@ struct Known {
 }
 
 impl Shared {
-    pub(crate) fn new(recorder: Recorder, addresses: Vec<SocketAddr>, pause: Duration, is_local: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        recorder: Recorder,
+        addresses: Vec<SocketAddr>,
+        pause: Duration,
+        is_local: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             recorder,
             addresses: Mutex::new(addresses),
@@ -326,7 +331,8 @@ impl Client {
                 .chain((0..CACHE_KEYS).map(|key| Action::CacheRead { key }));
             for action in all {
                 let outcome = self.ask(node, action.clone()).await;
-                let has_seen = matches!(outcome, Outcome::Saw(Seen::Value(_) | Seen::Pair(..) | Seen::List(_)));
+                let has_seen =
+                    matches!(outcome, Outcome::Saw(Seen::Value(_) | Seen::Pair(..) | Seen::List(_)));
                 assert!(has_seen, "{action:?} at node {node} at rest: {outcome:?}");
             }
         }

@@ -267,13 +267,8 @@ impl Scene<'_> {
     async fn lossy_link(&mut self, node: usize, order: &[usize]) -> anyhow::Result<()> {
         let others = order.iter().filter(|other| **other != node);
         self.disturbance.cut.extend(others.map(|other| (node, *other)));
-        let lossy = Badness {
-            delay_ms: 5,
-            jitter_ms: 20,
-            lost_per_mille: 50,
-            resend_ms: 400,
-            broken_per_myriad: 20,
-        };
+        let lossy =
+            Badness { delay_ms: 5, jitter_ms: 20, lost_per_mille: 50, resend_ms: 400, broken_per_myriad: 20 };
         self.site.set_link(node, lossy)?;
         self.hold().await;
         self.site.set_link(node, Badness::default())

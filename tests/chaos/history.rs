@@ -165,7 +165,11 @@ impl Recorder {
 
     /// Hands over what is buffered.
     pub(crate) fn flush(&self) -> anyhow::Result<()> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).flush().context("failed to write the history")
+        self.file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flush()
+            .context("failed to write the history")
     }
 }
 
@@ -215,7 +219,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("history");
         let recorder = Recorder::create(&path).expect("a history");
-        let operation = |action, outcome| Operation { client: 4, node: 1, start_us: 2, end_us: 3, action, outcome };
+        let operation =
+            |action, outcome| Operation { client: 4, node: 1, start_us: 2, end_us: 3, action, outcome };
         let history = History {
             operations: vec![
                 operation(Action::SignIn { session: 7, value: 8, ttl_ms: None }, Outcome::Ok),

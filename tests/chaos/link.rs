@@ -83,8 +83,9 @@ pub(crate) struct Link {
 impl Link {
     /// Relays until the process ends.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let listener =
-            TcpListener::bind(self.listen).await.with_context(|| format!("cannot listen at {}", self.listen))?;
+        let listener = TcpListener::bind(self.listen)
+            .await
+            .with_context(|| format!("cannot listen at {}", self.listen))?;
         let badness = Arc::new(Mutex::new(Badness::default()));
         tokio::spawn(watch(self.badness, badness.clone()));
         loop {

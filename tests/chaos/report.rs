@@ -36,7 +36,8 @@ impl Report {
         let mut report = Self {
             findings,
             equal_after: None,
-            seconds: history.operations.iter().map(|operation| operation.end_us).max().unwrap_or(0) / 1_000_000,
+            seconds: history.operations.iter().map(|operation| operation.end_us).max().unwrap_or(0)
+                / 1_000_000,
             acknowledged: 0,
             acknowledged_writes: 0,
             rejected: 0,
@@ -89,8 +90,14 @@ impl Report {
     /// The report as a document.
     pub(crate) fn document(&self, command: &str) -> String {
         let mut text = String::new();
-        let _ = write!(text, "{INTRODUCTION}\n## The run\n\n```sh\ncargo build --release --workspace\n{command} --report docs/chaos.md\n```\n\n{self}");
-        let _ = write!(text, "\n## Faults\n\n| Fault | Times | Longest stall, ms | Longest time to whole, ms |\n|---|--:|--:|--:|\n");
+        let _ = write!(
+            text,
+            "{INTRODUCTION}\n## The run\n\n```sh\ncargo build --release --workspace\n{command} --report docs/chaos.md\n```\n\n{self}"
+        );
+        let _ = write!(
+            text,
+            "\n## Faults\n\n| Fault | Times | Longest stall, ms | Longest time to whole, ms |\n|---|--:|--:|--:|\n"
+        );
         for (name, kind) in &self.faults {
             let (stall, whole) = (kind.longest_stall_us / 1_000, kind.longest_to_whole_us / 1_000);
             let _ = writeln!(text, "| {name} | {} | {stall} | {whole} |", kind.count);
@@ -132,7 +139,10 @@ fn stalls(history: &History) -> Vec<(u64, u64)> {
     let mut stalls = Vec::new();
     let at_rest_us = history.at_rest_us.unwrap_or(u64::MAX);
     for operation in history.operations.iter().filter(|operation| operation.start_us < at_rest_us) {
-        if matches!(operation.outcome, Outcome::Ok | Outcome::Saw(_) | Outcome::Rejected { found_nothing: true }) {
+        if matches!(
+            operation.outcome,
+            Outcome::Ok | Outcome::Saw(_) | Outcome::Rejected { found_nothing: true }
+        ) {
             if let Some(last_us) = last_us.insert(operation.client, operation.end_us) {
                 stalls.push((last_us, operation.end_us));
             }
@@ -151,7 +161,9 @@ fn is_write(action: &Action) -> bool {
         | Action::WritePair { .. }
         | Action::CachePut { .. }
         | Action::CacheDelete { .. } => true,
-        Action::Read { .. } | Action::List { .. } | Action::ReadPair { .. } | Action::CacheRead { .. } => false,
+        Action::Read { .. } | Action::List { .. } | Action::ReadPair { .. } | Action::CacheRead { .. } => {
+            false
+        }
     }
 }
 

@@ -277,7 +277,10 @@ impl Site {
             };
             let live = status.members.iter().filter(|member| member.state == MemberStateName::Live).count();
             if status.node.state != NodeStateName::Ready || live != self.nodes.len() - 1 {
-                return Ok(Some(format!("node {index} is {:?} and calls {live} others live", status.node.state)));
+                return Ok(Some(format!(
+                    "node {index} is {:?} and calls {live} others live",
+                    status.node.state
+                )));
             }
         }
         Ok(None)
@@ -297,11 +300,14 @@ impl Site {
     async fn unequal(&self) -> Option<String> {
         let mut unequal = Vec::new();
         for node in 0..self.nodes.len() {
-            let Some(status) = self.status(node).await else { return Some(format!("node {node} tells nothing")) };
+            let Some(status) = self.status(node).await else {
+                return Some(format!("node {node} tells nothing"));
+            };
             for member in status.members.iter().filter(|member| member.state == MemberStateName::Live) {
                 if member.lag_writes > 0 || member.digest != DigestName::Equal {
                     let (name, lag, digest) = (&member.name, member.lag_writes, member.digest);
-                    unequal.push(format!("node {node} says that {name} lacks {lag} writes and is {digest:?}"));
+                    unequal
+                        .push(format!("node {node} says that {name} lacks {lag} writes and is {digest:?}"));
                 }
             }
         }

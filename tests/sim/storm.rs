@@ -16,7 +16,7 @@ const GHOSTS: u64 = 1_000_000;
 const CACHE_KEYS: u64 = 20;
 
 /// How long somebody is away: longer than any session lives and any tombstone stands.
-const AWAY_MS: u64 = 750_000;
+pub(crate) const AWAY_MS: u64 = 750_000;
 
 impl Run {
     /// One more client does one thing, now and then.
@@ -136,7 +136,12 @@ impl Run {
     fn stay_away(&mut self, index: usize) {
         self.kill(index);
         self.rough_until_ms += AWAY_MS;
-        let until_ms = self.world.now_ms + AWAY_MS;
+        self.outlive(self.world.now_ms + AWAY_MS);
+        self.world.start(index);
+    }
+
+    /// Nobody does anything for so long that no session can be relied on any more.
+    pub(crate) fn outlive(&mut self, until_ms: u64) {
         while self.world.now_ms < until_ms {
             self.advance(1_000);
         }
@@ -144,6 +149,5 @@ impl Run {
         for session in self.oracle.sessions.values_mut() {
             session.expired_ms = Some(session.expired_ms.map_or(now_ms, |expired_ms| expired_ms.min(now_ms)));
         }
-        self.world.start(index);
     }
 }

@@ -6,10 +6,12 @@ use mneme_api::{Key, Pattern, TableName};
 use mneme_replica::Event;
 use mneme_replica::effect::{OperationResult, Outcome};
 use mneme_replica::event::{AckMode, Action, Command, Condition, Operation, RequestId};
+use mneme_replica::limits::VERSION_AHEAD_MS_MAX;
 
 use crate::fault::Fault;
 use crate::invariants;
 use crate::oracle::{Oracle, Session, TALKED_MS, Violation, value};
+use crate::storm::AWAY_MS;
 use crate::weather::Weather;
 use crate::world::World;
 
@@ -82,6 +84,9 @@ impl Run {
             }
         }
         self.calm();
+        if self.world.now_ms < self.world.stamped_until_ms {
+            self.outlive(self.world.stamped_until_ms.max(self.world.now_ms + AWAY_MS));
+        }
         let end_ms = self.world.now_ms + QUIET_MS;
         while self.world.now_ms < end_ms {
             self.advance(500);
@@ -250,6 +255,7 @@ impl Run {
         if self.world.nodes[node].replica.is_none() || self.world.is_frozen(node) {
             return;
         }
+        self.world.note_stamp(node);
         self.next_request += 1;
         let request = RequestId(self.next_request);
         self.wishes.insert(request, (node, wish));
@@ -277,6 +283,10 @@ impl Run {
         }
         // What a copy of a node takes goes with it when it is thrown away.
         if !is_done || self.world.is_doubled(node) {
+            return;
+        }
+        // Alone, since the others would refuse it: they take it when their clocks have come so far.
+        if self.world.clock_ahead_ms(node) > VERSION_AHEAD_MS_MAX && !matches!(wish, Wish::SignOut { .. }) {
             return;
         }
         match wish {

@@ -8,6 +8,7 @@ use mneme_api::TableName;
 use mneme_replica::effect::Outcome;
 use mneme_replica::event::{ConnectionId, RequestId};
 use mneme_replica::id::{NodeId, Origin};
+use mneme_replica::limits::VERSION_AHEAD_MS_MAX;
 use mneme_replica::message::{Hello, Lane, Message, Refusal};
 use mneme_replica::status::Settings;
 use mneme_replica::time::ClockSample;
@@ -84,6 +85,8 @@ pub(crate) struct World {
     pub(crate) replies: Vec<(RequestId, Outcome)>,
     verdicts: Vec<Result<Hello, Refusal>>,
     pub(crate) trace: u64,
+    /// When every clock will have reached all that was stamped.
+    pub(crate) stamped_until_ms: u64,
     /// Events that a replica took.
     pub(crate) states: u64,
     /// By how much the wall clocks of all were set forward.
@@ -127,6 +130,7 @@ impl World {
             replies: Vec::new(),
             verdicts: Vec::new(),
             trace: 0,
+            stamped_until_ms: 0,
             states: 0,
             site_step_ms: 0,
             old_disks: BTreeMap::new(),
@@ -180,14 +184,28 @@ impl World {
     /// By how much the node times are wrong, in words.
     pub(crate) fn describe_clocks(&self) -> String {
         let true_ms = EPOCH_MS + self.site_step_ms + self.now_ms;
-        let wrong_ms = |replica: &Replica| {
-            i128::from(replica.gate().now_ms(self.boot_ms())) - i128::from(true_ms)
-        };
+        let wrong_ms =
+            |replica: &Replica| i128::from(replica.gate().now_ms(self.boot_ms())) - i128::from(true_ms);
         let clocks = self.nodes.iter().map(|node| match &node.replica {
             Some(replica) => format!("{} ms", wrong_ms(replica)),
             None => "down".to_owned(),
         });
         format!("clocks wrong by {}", clocks.collect::<Vec<_>>().join(", "))
+    }
+
+    /// By how much a node's time is ahead.
+    pub(crate) fn clock_ahead_ms(&self, node: usize) -> u64 {
+        let true_ms = EPOCH_MS + self.site_step_ms + self.now_ms;
+        let replica = self.nodes[node].replica.as_ref();
+        replica.map_or(0, |replica| replica.gate().now_ms(self.boot_ms()).saturating_sub(true_ms))
+    }
+
+    /// A node is about to stamp something by its clock.
+    pub(crate) fn note_stamp(&mut self, node: usize) {
+        let ahead_ms = self.clock_ahead_ms(node);
+        if ahead_ms > VERSION_AHEAD_MS_MAX {
+            self.stamped_until_ms = self.stamped_until_ms.max(self.now_ms + ahead_ms);
+        }
     }
 
     /// Whether a node goes by a clock that the site has left, because nobody has confirmed the step to it yet.

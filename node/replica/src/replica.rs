@@ -134,7 +134,8 @@ impl Recovery {
             // A table declared under another kind than the file's was refused before the load.
             let _ = self.tables.know(info);
         }
-        let time = NodeTime::start_after(self.sample, vector.last_write_ms());
+        // By its own writes alone: another's may have been stamped by a clock that was ahead.
+        let time = NodeTime::start_after(self.sample, vector.last_write_ms(self.settings.origin.node));
         let members = meta.members.iter().map(|info| (info.node, Member::known(info, self.sample.boot_ms)));
         let replica = Replica {
             gate: Arc::default(),

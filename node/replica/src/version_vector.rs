@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{Dot, Origin};
+use crate::id::{Dot, NodeId, Origin};
 
 /// What one origin's entry says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,9 +57,10 @@ impl VersionVector {
         self.dominates(other) && other.dominates(self)
     }
 
-    /// When the last write of all was noted, in milliseconds of node time; 0 when there is none.
-    pub(crate) fn last_write_ms(&self) -> u64 {
-        self.entries.values().map(|entry| entry.last_write_ms).max().unwrap_or(0)
+    /// When the last write of a node was noted, in milliseconds of node time; 0 when there is none.
+    pub(crate) fn last_write_ms(&self, node: NodeId) -> u64 {
+        let theirs = self.entries.iter().filter(|(origin, _)| origin.node == node);
+        theirs.map(|(_, entry)| entry.last_write_ms).max().unwrap_or(0)
     }
 
     /// Claims one write; beyond a gap it joins the interval if it touches it, else it stays

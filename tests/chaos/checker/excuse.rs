@@ -27,8 +27,7 @@ impl<'a> Excuses<'a> {
         (writer, acknowledged_us): (usize, u64),
         (reader, from_us): (usize, u64),
     ) -> bool {
-        self.cuts(writer, reader)
-            .any(|cut| cut.start_us <= acknowledged_us && from_us <= cut.whole_us)
+        self.cuts(writer, reader).any(|cut| cut.start_us <= acknowledged_us && from_us <= cut.whole_us)
     }
 
     /// Whether a write at `later` may lose against one that was acknowledged at `earlier` just before it began.
@@ -58,8 +57,8 @@ impl<'a> Excuses<'a> {
     }
 
     fn cuts(&self, one: usize, other: usize) -> impl Iterator<Item = &'a Disturbance> {
-        self.disturbances
-            .iter()
-            .filter(move |disturbance| disturbance.cut.contains(&(one, other)) || disturbance.cut.contains(&(other, one)))
+        self.disturbances.iter().filter(move |disturbance| {
+            disturbance.cut.contains(&(one, other)) || disturbance.cut.contains(&(other, one))
+        })
     }
 }

@@ -144,7 +144,10 @@ fn a_value_that_was_refused_or_never_written_comes_from_nowhere() {
     assert_found(&[sign_in(0, 1), read(1, 2, Some(11))], Finding::FromNowhere);
     let refused = rewrite(0, 2, 20, Outcome::Rejected { found_nothing: false });
     assert_found(&[sign_in(0, 1), refused, read(1, 3, Some(20))], Finding::FromNowhere);
-    assert_found(&[sign_in(0, 1), read(1, 2, Some(20)), rewrite(0, 3, 20, Outcome::Ok)], Finding::FromNowhere);
+    assert_found(
+        &[sign_in(0, 1), read(1, 2, Some(20)), rewrite(0, 3, 20, Outcome::Ok)],
+        Finding::FromNowhere,
+    );
 }
 
 #[test]
@@ -192,8 +195,7 @@ fn a_pair_is_written_whole() {
 fn a_key_of_the_cache_may_live_again() {
     let cache = |start, action, outcome| op(0, start, action, outcome);
     let (put, delete) = (|value| Action::CachePut { key: 1, value }, Action::CacheDelete { key: 1 });
-    let look =
-        |start, value| cache(start, Action::CacheRead { key: 1 }, Outcome::Saw(Seen::Value(value)));
+    let look = |start, value| cache(start, Action::CacheRead { key: 1 }, Outcome::Saw(Seen::Value(value)));
     let lived = [
         cache(1, put(10), Outcome::Ok),
         cache(2, delete, Outcome::Ok),

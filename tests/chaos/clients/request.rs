@@ -95,7 +95,9 @@ fn written(answer: Answer, done: &[u16], nothing: &[u16]) -> Result<Outcome, Str
     match failed(answer)? {
         Err(outcome) => Ok(outcome),
         Ok((status, _)) if done.contains(&status.as_u16()) => Ok(Outcome::Ok),
-        Ok((status, _)) if nothing.contains(&status.as_u16()) => Ok(Outcome::Rejected { found_nothing: true }),
+        Ok((status, _)) if nothing.contains(&status.as_u16()) => {
+            Ok(Outcome::Rejected { found_nothing: true })
+        }
         Ok((status, body)) => Err(format!("{status} {}", String::from_utf8_lossy(&body))),
     }
 }
@@ -134,8 +136,7 @@ async fn list(connection: &mut Connection, user: Option<u64>) -> Result<Outcome,
     let mut sessions = Vec::new();
     let mut cursor = String::new();
     loop {
-        let target =
-            format!("/v1/tables/sessions/records?match={pattern}&values=true&limit={PAGE}{cursor}");
+        let target = format!("/v1/tables/sessions/records?match={pattern}&values=true&limit={PAGE}{cursor}");
         let (status, body) = match failed(exchange(connection, "GET", &target, &[], Bytes::new()).await)? {
             Err(outcome) => return Ok(outcome),
             Ok(answer) => answer,

@@ -339,12 +339,9 @@ impl Replica {
         self.settle();
     }
 
-    /// Whether a majority of the others in contact refuses this node's clock, or will once it has heard of it.
+    /// Whether a majority of the others in contact refuses what this node stamps, or will once it has heard of its clock.
     pub(super) fn is_clock_wrong(&self) -> bool {
-        let (all, refusing) = self.timekeepers().fold((0, 0), |(all, refusing), member| {
-            (all + 1, refusing + usize::from(member.refuses_clock() || self.is_behind_us(member)))
-        });
-        refusing * 2 > all
+        self.is_said_by_most(|member| member.refuses_clock() || self.is_behind_us(member))
     }
 
     /// The members in contact that have told what time they go by.
@@ -353,10 +350,16 @@ impl Replica {
         self.members.values().filter(|member| member.is_in_contact).filter(has_told)
     }
 
-    /// Whether this node goes by a clock that most of the others contradict. What has expired cannot be told by it, nor
-    /// what may be stored.
+    fn is_said_by_most(&self, is_said: impl Fn(&Member) -> bool) -> bool {
+        let (all, saying) = self
+            .timekeepers()
+            .fold((0, 0), |(all, saying), member| (all + 1, saying + usize::from(is_said(member))));
+        saying * 2 > all
+    }
+
+    /// Whether this node goes by a clock that most of the others contradict: what has expired cannot be told by it.
     pub(super) fn is_clock_contradicted(&self) -> bool {
-        self.is_clock_wrong() || self.is_clock_slow()
+        self.is_said_by_most(|member| self.is_behind_us(member)) || self.is_clock_slow()
     }
 
     /// Whether this node's clock is so far ahead of a member's that what it stamps now is refused there.
@@ -372,10 +375,7 @@ impl Replica {
     /// Whether most of the others are ahead of this node: then its own clock is behind, and what it refuses is right.
     /// Of two nodes nobody can say, and the one that is refused counts as wrong.
     pub(super) fn is_clock_slow(&self) -> bool {
-        let (all, ahead) = self
-            .timekeepers()
-            .fold((0, 0), |(all, ahead), member| (all + 1, ahead + usize::from(self.is_ahead_of_us(member))));
-        all > 1 && ahead * 2 > all
+        self.timekeepers().count() > 1 && self.is_said_by_most(|member| self.is_ahead_of_us(member))
     }
 
     /// Whether everything that a member held when it was asked is held here, but for what this node refuses with good

@@ -220,7 +220,8 @@ impl Replica {
         // A full volume is no reason to be unready while nobody else can write either.
         let others = || self.members.values().any(|member| member.is_in_contact && member.is_ready);
         let is_out_of_space = self.is_read_only() && others();
-        self.may_serve() && !self.time.is_in_doubt() && !self.is_draining && !is_out_of_space
+        let is_clock_in_order = !self.is_clock_wrong() && !self.time.is_in_doubt();
+        self.may_serve() && is_clock_in_order && !self.is_draining && !is_out_of_space
     }
 
     fn finish_join(&mut self) {
@@ -236,10 +237,7 @@ impl Replica {
         let is_source_named = join.discovered.as_ref().map(|(_, is_configured, _)| *is_configured);
         let nobody_named = !join.has_met_anyone && is_source_named == Some(false);
         if was_alone || nobody_named {
-            return self
-                .members
-                .values()
-                .all(|member| !member.is_in_contact || self.has_merged_with(member));
+            return self.members.values().all(|member| !member.is_in_contact || self.has_merged_with(member));
         }
         let is_pending = |member: &Member| {
             !self.has_caught_up_with(member) && (member.is_in_contact || !member.called_live_by.is_empty())
