@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::id::{NodeId, Origin};
 use crate::limits::{OUTBOX_BYTES_MAX, PUSH_BYTES_MAX, SUSPECT_AFTER_MS};
-use crate::message::{Heartbeat, Hello, MemberInfo};
+use crate::message::{Heartbeat, Hello, MemberInfo, TableDigest};
 use crate::record::Write;
 use crate::status::DigestState;
 use crate::time::signed;
@@ -62,6 +62,14 @@ impl Held {
     }
 }
 
+/// What a member holds in brief, at one step of digests.
+#[derive(Debug)]
+pub(crate) struct PeerDigest {
+    pub(crate) step: u64,
+    pub(crate) vector: VersionVector,
+    pub(crate) tables: Vec<TableDigest>,
+}
+
 /// Another member of the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Member {
@@ -104,6 +112,8 @@ pub(crate) struct Member {
     /// Its wall clock less our boot time, likewise.
     wall_samples: VecDeque<i64>,
     pub(crate) digest: DigestState,
+    /// What it said at a step that this node has not reached.
+    pub(crate) early_digest: Option<PeerDigest>,
     outbox: VecDeque<Arc<Write>>,
     pub(crate) outbox_bytes: usize,
     pub(crate) pushes_in_flight: usize,

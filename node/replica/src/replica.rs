@@ -29,7 +29,7 @@ use crate::event::{Event, ScanStart};
 use crate::gate::Gate;
 use crate::id::{KeyHash, NodeId, Origin};
 use crate::limits;
-use crate::membership::Member;
+use crate::membership::{Member, PeerDigest};
 use crate::message::{Hello, Lane, MemberInfo, Message};
 use crate::record::{Row, Write};
 use crate::status::{Counters, Settings};
@@ -266,7 +266,9 @@ impl Replica {
             }
             Message::DeltaNext { delta, page } => self.give_page(peer, delta, page),
             Message::DeltaRefused { delta } => self.delta_refused(peer, delta),
-            Message::Digest { step, vector, tables } => self.compare(peer, step, &vector, &tables),
+            Message::Digest { step, vector, tables } => {
+                self.compare(peer, PeerDigest { step, vector, tables });
+            }
             Message::Bucket { step, table, bucket, vector, rows } => {
                 self.compare_bucket(peer, step, &table, bucket, &vector, &rows);
             }

@@ -9,7 +9,8 @@ use crate::digest::row_sum;
 use crate::effect::{Effect, Notice, PersistItem};
 use crate::id::{Dot, KeyHash, NodeId};
 use crate::limits::{DIGEST_BUCKETS, DIGEST_REPAIRS_MAX, DIGEST_STEP_MS, SLICE_ROWS, WALL_STEP_ALONE_MS};
-use crate::message::{Message, TableDigest};
+use crate::membership::PeerDigest;
+use crate::message::Message;
 use crate::record::Row;
 use crate::status::DigestState;
 use crate::version_vector::VersionVector;
@@ -64,20 +65,26 @@ impl Replica {
         for peer in peers {
             self.send(peer, Message::Digest { step, vector: vector.clone(), tables: tables.clone() });
         }
+        let early = self.members.iter_mut().filter_map(|(peer, member)| Some((*peer, member.early_digest.take()?)));
+        for (peer, digest) in early.collect::<Vec<_>>() {
+            self.compare(peer, digest);
+        }
     }
 
     /// Compares a peer's sums with ours and lists the buckets that differ.
-    pub(super) fn compare(
-        &mut self,
-        peer: NodeId,
-        step: u64,
-        vector: &VersionVector,
-        tables: &[TableDigest],
-    ) {
-        if step != self.swept_step {
+    pub(super) fn compare(&mut self, peer: NodeId, digest: PeerDigest) {
+        if digest.step == self.swept_step + 1 {
+            // Its clock or its tick is a moment ahead, this time and every time: compared when this node is there too.
+            if let Some(member) = self.members.get_mut(&peer) {
+                member.early_digest = Some(digest);
+            }
             return;
         }
-        let is_agreed = self.applied.agrees_with(vector);
+        let PeerDigest { step, vector, tables } = &digest;
+        if *step != self.swept_step {
+            return;
+        }
+        let (step, is_agreed) = (*step, self.applied.agrees_with(vector));
         let mut unequal = Vec::new();
         for digest in tables.iter().filter(|digest| digest.sums.len() == DIGEST_BUCKETS) {
             let ours = self.tables.get(&digest.table).map(|state| state.digest.sums());
