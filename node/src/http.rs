@@ -9,6 +9,8 @@ mod batch;
 mod connection;
 mod door;
 mod extract;
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod list;
 mod problem;
 pub(crate) mod records;
