@@ -53,7 +53,9 @@ impl Api {
         let now_ms = self.serving().await?;
         // Before anything is applied. A value that grows between this look and the batch makes the answer that much
         // larger, and no more: the writes of the batch may be applied, so it is given.
-        if values_bytes(table, &operations, now_ms) > VALUES_BYTES_MAX {
+        let values_bytes = values_bytes(table, &operations, now_ms);
+        self.untaken.check(values_bytes)?;
+        if values_bytes > VALUES_BYTES_MAX {
             return Err(Problem::new(
                 ProblemKind::AnswerTooLarge,
                 format!(
