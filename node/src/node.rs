@@ -28,7 +28,7 @@ use crate::storage::recovery::{self, RecoverError, Recovered};
 use crate::storage::sqlite::{self, Options, SqliteStorage};
 use crate::storage::writer::{Queue, Writer};
 use crate::storage::{Durability, StorageError, lock};
-use crate::wall_clock;
+use crate::{files, wall_clock};
 
 /// Time that links have to end after everything is handed over, and the rest after the grace.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -297,19 +297,23 @@ impl Node {
         spawn(Box::pin(follow_discovery(driver.clone(), discovered.clone(), stop.clone())));
         spawn(Box::pin(tell_waiting(driver.clone(), discovered.clone(), stop.clone())));
         spawn(Box::pin(peers.run(listeners.peer, discovered, stop_discovery.clone(), stop.clone())));
+        let files = files::allowed();
         let clients_left = {
             let (service, stop, left) =
                 (ClientService(api.clone()), stop_clients.clone(), CancellationToken::new());
             let guard = left.clone().drop_guard();
             spawn(Box::pin(async move {
-                server::serve(listeners.client, service, workers, LAST_REQUESTS, stop).await;
+                let places = files::for_clients(files);
+                server::serve(listeners.client, service, workers, places, LAST_REQUESTS, stop).await;
                 drop(guard);
             }));
             left
         };
         let admin = hyper_util::service::TowerToHyperService::new(admin_router(api.clone()));
         let here = Workers::here();
-        spawn(Box::pin(server::serve(listeners.admin, admin, here, Duration::ZERO, stop_admin.clone())));
+        let places = files::for_admin(files);
+        let serving = server::serve(listeners.admin, admin, here, places, Duration::ZERO, stop_admin.clone());
+        spawn(Box::pin(serving));
         {
             let (driver, stop) = (driver.clone(), stop.clone());
             spawn(Box::pin(async move { driver.run_clock(stop).await }));
