@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Longest duration that is taken for meant: ten years.
-const DURATION_MS_MAX: u64 = 3_650 * 86_400_000;
+/// Longest duration that is taken for meant, in milliseconds: ten years.
+pub const DURATION_MS_MAX: u64 = 3_650 * 86_400_000;
 
 /// Units, longest first, with their milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];

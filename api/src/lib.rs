@@ -16,7 +16,7 @@ pub use body::{
     BatchAnswer, BatchOperation, BatchRequest, BatchResult, BatchVerb, Bytes, DeletedAnswer, ListAnswer,
     ListedRecord, Problem,
 };
-pub use duration::{DurationError, format_duration, parse_duration};
+pub use duration::{DURATION_MS_MAX, DurationError, format_duration, parse_duration};
 pub use key::{KEY_BYTES_MAX, KEY_SEGMENTS_MAX, Key, KeyError, SEGMENT_BYTES_MAX};
 pub use pattern::{Pattern, PatternError};
 pub use status::{

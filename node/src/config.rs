@@ -225,7 +225,7 @@ fn tables(declared: Option<Vec<TableConfig>>, errors: &mut Vec<ConfigError>) -> 
 
 /// Gives the tables without a bound of their own equal shares of 70 % of the memory limit.
 fn share_memory(tables: &mut [TableConfig], limit_bytes: u64) {
-    let bounded: u64 = tables.iter().map(|table| table.max_bytes).sum();
+    let bounded = tables.iter().fold(0, |sum: u64, table| sum.saturating_add(table.max_bytes));
     let shares = tables.iter().filter(|table| table.max_bytes == 0).count() as u64;
     let left = (limit_bytes / 10 * 7).saturating_sub(bounded);
     for table in tables.iter_mut().filter(|table| table.max_bytes == 0) {
@@ -359,5 +359,9 @@ mod tests {
         let mut tables = [table("a", 0), table("b", 300), table("c", 0)];
         share_memory(&mut tables, 1_000);
         assert_eq!(tables.map(|table| table.max_bytes), [200, 300, 200]);
+        // What is asked for may be more than there are numbers for.
+        let mut tables = [table("a", u64::MAX), table("b", u64::MAX), table("c", 0)];
+        share_memory(&mut tables, 1_000);
+        assert_eq!(tables[2].max_bytes, 1);
     }
 }

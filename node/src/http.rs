@@ -9,13 +9,17 @@ mod batch;
 mod connection;
 mod door;
 mod extract;
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod list;
+mod owed;
 mod problem;
 pub(crate) mod records;
 mod request_body;
 mod routes;
 pub mod server;
 mod status;
+mod untaken;
 pub mod workers;
 
 use std::convert::Infallible;
@@ -39,6 +43,7 @@ use self::auth::AuthTokens;
 use self::problem::{Answer, Problem};
 use self::request_body::RequestBody;
 pub use self::status::StatusContext;
+use self::untaken::Untaken;
 use crate::driver::Driver;
 use crate::metrics::Route;
 
@@ -55,6 +60,7 @@ pub struct Api {
     openapi: String,
     /// Cancelled when the node begins to stop.
     draining: CancellationToken,
+    untaken: Untaken,
 }
 
 /// What a path under a table names besides the table: `records/{key}` or `touch/{key}`.
@@ -85,7 +91,8 @@ impl Api {
     ) -> Arc<Self> {
         let (router, openapi) = routes::router();
         let draining = CancellationToken::new();
-        Arc::new(Self { driver, context, tokens, router, openapi, draining })
+        let untaken = Untaken::default();
+        Arc::new(Self { driver, context, tokens, router, openapi, draining, untaken })
     }
 
     /// Whether `/readyz` answers 200.
@@ -108,6 +115,7 @@ impl Api {
         let route = route(&parts.method, parts.uri.path());
         let mut body = RequestBody::new(&parts.headers, body);
         let answer = self.clone().answer(&parts, &mut body).await;
+        let answer = self.untaken.count(&parts.method, answer).await;
         let is_last = !body.finish().await || self.draining.is_cancelled();
         self.driver.metrics().request(route, answer.status(), started.elapsed());
         completed(answer, &parts, is_last)

@@ -8,6 +8,7 @@ pub mod config;
 pub mod dev;
 pub mod driver;
 pub mod dump;
+mod files;
 pub mod http;
 mod joining;
 pub mod metrics;

@@ -79,6 +79,8 @@ pub struct Metrics {
     pub commit_entries: Histogram,
     /// Handshakes that were refused.
     pub link_refusals: Counter<u64, AtomicU64>,
+    /// Messages that could not be read; each ended its link.
+    pub messages_unreadable: Counter<u64, AtomicU64>,
 }
 
 fn latency() -> Histogram {
@@ -92,6 +94,7 @@ impl Default for Metrics {
         let requests = Family::default();
         let request_seconds = Histograms::new_with_constructor(latency);
         let (commit_seconds, link_refusals) = (latency(), Counter::default());
+        let messages_unreadable = Counter::default();
         let commit_entries = Histogram::new(exponential_buckets(1.0, 2.0, 14));
         registry.register("requests", "Requests of the client port", requests.clone());
         registry.register_with_unit(
@@ -108,11 +111,24 @@ impl Default for Metrics {
         );
         registry.register("commit_entries", "Entries that go into one commit", commit_entries.clone());
         registry.register("link_refusals", "Handshakes with peers that were refused", link_refusals.clone());
+        registry.register(
+            "messages_unreadable",
+            "Messages of peers that could not be read",
+            messages_unreadable.clone(),
+        );
         let routes = Route::ALL.map(|route| RouteSeries {
             seconds: request_seconds.get_or_create_owned(&RouteLabels { route }),
             requests: Default::default(),
         });
-        Self { registry, requests, routes, commit_seconds, commit_entries, link_refusals }
+        Self {
+            registry,
+            requests,
+            routes,
+            commit_seconds,
+            commit_entries,
+            link_refusals,
+            messages_unreadable,
+        }
     }
 }
 
@@ -255,6 +271,8 @@ fn replica(driver: &Driver) -> (Registry, String) {
         ("records_evicted", "Records evicted", counters.evicted),
         ("heartbeats", "Heartbeats taken in", counters.heartbeats),
         ("records_needed", "Touches that met no value", counters.records_needed),
+        ("writes_repeated", "Pushed writes that were held already", counters.writes_repeated),
+        ("messages_refused", "Messages of peers that cannot be true", counters.messages_refused),
     ] {
         registry.register(name, help, ConstCounter::new(value));
     }

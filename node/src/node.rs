@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mneme_replica::event::Event;
 use mneme_replica::id::Origin;
 use mneme_replica::status::Settings;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use crate::storage::recovery::{self, RecoverError, Recovered};
 use crate::storage::sqlite::{self, Options, SqliteStorage};
 use crate::storage::writer::{Queue, Writer};
 use crate::storage::{Durability, StorageError, lock};
-use crate::wall_clock;
+use crate::{files, wall_clock};
 
 /// Time that links have to end after everything is handed over, and the rest after the grace.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -97,15 +97,28 @@ impl Listeners {
     ///
     /// [`RunError::Listen`], naming the flag.
     pub async fn bind(config: &Config) -> Result<Self, RunError> {
-        let bind = async |address: SocketAddr, flag| {
-            TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, flag, source })
+        let bind = |address: SocketAddr, flag| {
+            listen(address).map_err(|source| RunError::Listen { address, flag, source })
         };
         Ok(Self {
-            client: bind(config.client_addr, "client-addr").await?,
-            peer: bind(config.peer_addr, "peer-addr").await?,
-            admin: bind(config.admin_addr, "admin-addr").await?,
+            client: bind(config.client_addr, "client-addr")?,
+            peer: bind(config.peer_addr, "peer-addr")?,
+            admin: bind(config.admin_addr, "admin-addr")?,
         })
     }
+}
+
+/// Connections that the system keeps until they are accepted, as far as it is allowed to: the usual 128 are filled by
+/// the clients of one proxy that starts anew, and then connections are dropped of which their clients think that they
+/// are there.
+const QUEUED_CONNECTIONS: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A node that is started again finds connections of the last one that are not forgotten yet.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUED_CONNECTIONS)
 }
 
 /// Runs a node until `shutdown` resolves.
@@ -297,19 +310,23 @@ impl Node {
         spawn(Box::pin(follow_discovery(driver.clone(), discovered.clone(), stop.clone())));
         spawn(Box::pin(tell_waiting(driver.clone(), discovered.clone(), stop.clone())));
         spawn(Box::pin(peers.run(listeners.peer, discovered, stop_discovery.clone(), stop.clone())));
+        let files = files::allowed();
         let clients_left = {
             let (service, stop, left) =
                 (ClientService(api.clone()), stop_clients.clone(), CancellationToken::new());
             let guard = left.clone().drop_guard();
             spawn(Box::pin(async move {
-                server::serve(listeners.client, service, workers, LAST_REQUESTS, stop).await;
+                let places = files::for_clients(files);
+                server::serve(listeners.client, service, workers, places, LAST_REQUESTS, stop).await;
                 drop(guard);
             }));
             left
         };
         let admin = hyper_util::service::TowerToHyperService::new(admin_router(api.clone()));
         let here = Workers::here();
-        spawn(Box::pin(server::serve(listeners.admin, admin, here, Duration::ZERO, stop_admin.clone())));
+        let places = files::for_admin(files);
+        let serving = server::serve(listeners.admin, admin, here, places, Duration::ZERO, stop_admin.clone());
+        spawn(Box::pin(serving));
         {
             let (driver, stop) = (driver.clone(), stop.clone());
             spawn(Box::pin(async move { driver.run_clock(stop).await }));

@@ -6,6 +6,8 @@
 mod accept;
 mod dial;
 pub mod discovery;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handshake;
 pub mod lanes;
 mod link;

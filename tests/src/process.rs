@@ -122,6 +122,44 @@ impl Process {
         cpu_nanos(self.id()).unwrap_or(0)
     }
 
+    /// Bytes of memory that it holds now, and the most that it held since [`Process::forget_peak_memory`].
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    #[must_use]
+    pub fn memory_bytes(&self) -> (u64, u64) {
+        let status = format!("/proc/{}/status", self.id());
+        let text = std::fs::read_to_string(status).expect("a process that runs");
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a line of this name");
+            let kibibytes: u64 =
+                line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number");
+            kibibytes << 10
+        };
+        (of("VmRSS:"), of("VmHWM:"))
+    }
+
+    /// How many files it has open: each connection is one.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("a process that runs").count()
+    }
+
+    /// Begins anew to look for the most memory that it holds.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    pub fn forget_peak_memory(&self) {
+        let file = format!("/proc/{}/clear_refs", self.id());
+        std::fs::write(file, "5").expect("a process that runs");
+    }
+
     fn signal(&self, signal: Signal) {
         // A child that was not waited for keeps its id, so this cannot reach a stranger.
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("the id of a child");

@@ -36,9 +36,15 @@ fn tracked_rust_files() -> BTreeSet<PathBuf> {
     files
 }
 
-/// The file of every crate root: libraries, binaries, tests, build scripts.
+/// The file of every crate root: libraries, binaries, tests, build scripts; of the fuzzer's workspace too.
 fn crate_roots() -> Vec<PathBuf> {
-    let metadata = run(env!("CARGO"), &["metadata", "--no-deps", "--offline", "--format-version", "1"]);
+    ["Cargo.toml", "fuzz/Cargo.toml"].into_iter().flat_map(roots_in_workspace).collect()
+}
+
+fn roots_in_workspace(manifest: &str) -> Vec<PathBuf> {
+    let arguments =
+        ["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path", manifest];
+    let metadata = run(env!("CARGO"), &arguments);
     let metadata: serde_json::Value = serde_json::from_slice(&metadata).expect("JSON from cargo");
     let targets = metadata["packages"]
         .as_array()

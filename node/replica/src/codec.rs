@@ -120,6 +120,10 @@ fn vector(input: &mut Decoder<'_>) -> Result<VersionVector> {
     for _ in 0..length(input)? {
         array(input, 3, |input| {
             let (origin, contiguous, last_write_ms) = (origin(input)?, input.u64()?, input.u64()?);
+            // An origin enters a vector with its first write.
+            if contiguous == 0 {
+                return Err(DecodeError::new("a sequence"));
+            }
             vector.insert(origin, contiguous, last_write_ms);
             Ok(())
         })?;

@@ -250,6 +250,10 @@ impl Replica {
             return;
         }
         self.heard_from(from.node);
+        if self.is_impossible(&message) {
+            self.counters.messages_refused += 1;
+            return;
+        }
         let peer = from.node;
         match message {
             Message::Push { writes } => self.pushed(from, writes),
@@ -276,6 +280,31 @@ impl Replica {
                 self.repair(peer, &table, rows, &wanted, is_divergence);
             }
             Message::Goodbye => self.said_goodbye(peer),
+        }
+    }
+
+    /// Whether a message says of this process that it wrote more than it did. Believed, that would acknowledge writes that
+    /// nobody holds, and later ones would seem to be held everywhere.
+    fn is_impossible(&self, message: &Message) -> bool {
+        let (mine, written) = (self.settings.origin, self.sequence);
+        let claims = |vector: &VersionVector| vector.contiguous(mine) > written;
+        match message {
+            Message::Ack { origin, applied, durable, .. } => {
+                *origin == mine && (*applied).max(*durable) > written
+            }
+            Message::Heartbeat(heartbeat) => claims(&heartbeat.applied) || claims(&heartbeat.durable),
+            Message::ExchangeReply { vector, .. }
+            | Message::DeltaRequest { vector, .. }
+            | Message::Digest { vector, .. }
+            | Message::Bucket { vector, .. } => claims(vector),
+            Message::DeltaPage { vector, .. } => vector.as_ref().is_some_and(claims),
+            Message::Push { .. }
+            | Message::NeedRecords { .. }
+            | Message::Exchange { .. }
+            | Message::DeltaNext { .. }
+            | Message::DeltaRefused { .. }
+            | Message::Repair { .. }
+            | Message::Goodbye => false,
         }
     }
 

@@ -136,6 +136,10 @@ pub struct Counters {
     pub heartbeats: u64,
     /// Pushed touches that met no value.
     pub records_needed: u64,
+    /// Pushed writes that were held already.
+    pub writes_repeated: u64,
+    /// Messages of peers, or writes in them, that cannot be true.
+    pub messages_refused: u64,
 }
 
 /// A look at the whole replica, for the status page and metrics.

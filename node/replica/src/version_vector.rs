@@ -81,8 +81,8 @@ impl VersionVector {
         }
         match &mut entry.beyond {
             Some((first, last)) if (*first..=*last).contains(&sequence) => {}
-            Some((_, last)) if sequence == *last + 1 => *last = sequence,
-            Some((first, _)) if sequence + 1 == *first => *first = sequence,
+            Some((_, last)) if sequence.checked_sub(1) == Some(*last) => *last = sequence,
+            Some((first, _)) if first.checked_sub(1) == Some(sequence) => *first = sequence,
             Some(_) => return false,
             beyond @ None => *beyond = Some((sequence, sequence)),
         }
@@ -143,14 +143,14 @@ impl VersionVector {
     pub fn lag_behind(&self, other: &Self) -> u64 {
         let lag =
             |(origin, entry): (Origin, &Entry)| entry.contiguous.saturating_sub(self.contiguous(origin));
-        other.iter().map(lag).sum()
+        other.iter().map(lag).fold(0, u64::saturating_add)
     }
 }
 
 impl Entry {
     fn close_gap(&mut self) {
         if let Some((first, last)) = self.beyond
-            && first <= self.contiguous + 1
+            && first <= self.contiguous.saturating_add(1)
         {
             self.contiguous = self.contiguous.max(last);
             self.beyond = None;
@@ -206,6 +206,18 @@ mod tests {
         assert!(!vector.dominates(&other));
         vector.join(&other);
         assert_eq!(vector.contiguous(gone), 8);
+    }
+
+    #[test]
+    fn the_last_sequence_there_is_does_no_harm() {
+        let mut vector = VersionVector::default();
+        assert!(vector.claim(dot(u64::MAX), 5) && !vector.claim(dot(7), 5));
+        let mut other = VersionVector::default();
+        other.insert(dot(1).origin, u64::MAX, 5);
+        other.insert(Origin { node: NodeId::new(2), epoch: 1 }, u64::MAX, 5);
+        assert_eq!(vector.lag_behind(&other), u64::MAX);
+        vector.join(&other);
+        assert_eq!(vector.contiguous(dot(1).origin), u64::MAX);
     }
 
     proptest! {

@@ -49,14 +49,13 @@ impl Api {
         let query = extract::query(parts.uri.query(), &["ack", "timeout"])?;
         extract::no_condition(&parts.headers, "each operation has its own: ifMatch, ifNoneMatch")?;
         let bytes = body.read(BATCH_BYTES_MAX, &self.draining).await?;
-        let batch = parse(&bytes)?;
-        let operations = batch.ops.into_iter().enumerate();
-        let operations: Vec<Operation> =
-            operations.map(|(index, operation)| read(index, operation)).collect::<Result<_, _>>()?;
+        let operations = operations(&bytes)?;
         let now_ms = self.serving().await?;
         // Before anything is applied. A value that grows between this look and the batch makes the answer that much
         // larger, and no more: the writes of the batch may be applied, so it is given.
-        if values_bytes(table, &operations, now_ms) > VALUES_BYTES_MAX {
+        let values_bytes = values_bytes(table, &operations, now_ms);
+        self.untaken.check(values_bytes)?;
+        if values_bytes > VALUES_BYTES_MAX {
             return Err(Problem::new(
                 ProblemKind::AnswerTooLarge,
                 format!(
@@ -115,6 +114,12 @@ fn place(path: &serde_path_to_error::Path) -> String {
         }
     }
     if place.is_empty() { "its begin".to_owned() } else { place }
+}
+
+/// The operations of a batch's JSON.
+pub(super) fn operations(bytes: &[u8]) -> Result<Vec<Operation>, Problem> {
+    let operations = parse(bytes)?.ops.into_iter().enumerate();
+    operations.map(|(index, operation)| read(index, operation)).collect()
 }
 
 fn parse(bytes: &[u8]) -> Result<BatchRequest, Problem> {

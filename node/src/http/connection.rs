@@ -21,8 +21,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::owed::{Owed, Owing};
 use super::problem::Problem;
 
 /// Time the headers of a request take, at most.
@@ -33,6 +35,8 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 const STREAMS_MAX: u32 = 256;
 /// Bytes of answers that are gathered; what is larger is sent without being copied.
 const GATHERED_BYTES_MAX: usize = 16 << 10;
+/// How long a client may take none of what it is sent: a connection that nobody reads holds a place and its answers.
+const UNREAD_MAX: Duration = Duration::from_secs(10);
 /// How long a connection that has to close takes to send the answers it owes.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// Bytes that are read and thrown away after the last answer, at most.
@@ -75,7 +79,7 @@ impl Builder {
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
-        B: Body + Send + 'static,
+        B: Body + Send + Unpin + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -89,8 +93,14 @@ impl Builder {
         let is_http2 = first.starts_with(HTTP2_PREFACE);
         let wire = Wire::new(stream, first);
         let ended = if is_http2 {
+            let owed = Owed::new();
+            let service = Owing { service, owed: owed.clone() };
             let connection = self.http2.serve_connection(wire.clone(), service);
-            drive(connection, &wire, stop, Duration::ZERO, |connection| connection.graceful_shutdown()).await
+            let shut_down = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
+            tokio::select! {
+                ended = drive(connection, &wire, stop, Duration::ZERO, shut_down) => ended,
+                () = owed.overdue() => false,
+            }
         } else {
             let connection = self.http1.serve_connection(wire.clone(), service);
             drive(connection, &wire, stop, self.last_requests, |connection| connection.graceful_shutdown())
@@ -194,11 +204,14 @@ struct Socket {
     /// Answers that are to be sent, behind those that are.
     gathered: Vec<u8>,
     sent_bytes: usize,
+    /// Runs while the other end takes nothing.
+    unread: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wire {
     fn new(stream: TcpStream, first: Bytes) -> Self {
-        let socket = Socket { stream: TokioIo::new(stream), first, gathered: Vec::new(), sent_bytes: 0 };
+        let stream = TokioIo::new(stream);
+        let socket = Socket { stream, first, gathered: Vec::new(), sent_bytes: 0, unread: None };
         Self(Arc::new(Mutex::new(socket)))
     }
 }
@@ -207,7 +220,8 @@ impl Socket {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent_bytes < self.gathered.len() {
             let unsent = &self.gathered[self.sent_bytes..];
-            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, unsent))?;
+            let sent = Pin::new(&mut self.stream).poll_write(cx, unsent);
+            let sent = ready!(self.within_limit(cx, sent))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -216,6 +230,21 @@ impl Socket {
         self.gathered.clear();
         self.sent_bytes = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Gives up on a client that has taken nothing for too long.
+    fn within_limit(
+        &mut self,
+        cx: &mut Context<'_>,
+        sent: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if sent.is_ready() {
+            self.unread = None;
+            return sent;
+        }
+        let unread = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD_MAX)));
+        ready!(unread.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Puts `problem` in the place of the answer without a body that hyper gives to what is no request.
@@ -239,7 +268,7 @@ impl Socket {
     /// Sends what is left, says that nothing follows, and reads on for a moment: closing a connection with bytes
     /// unread would take the answer back on its way.
     async fn close(self) {
-        let Self { stream, gathered, sent_bytes, first: _ } = self;
+        let Self { stream, gathered, sent_bytes, first: _, unread: _ } = self;
         let mut stream = stream.into_inner();
         let sent = async {
             stream.write_all(&gathered[sent_bytes..]).await?;
@@ -296,7 +325,8 @@ impl Write for Wire {
             return Poll::Ready(Ok(count));
         }
         ready!(socket.poll_send(cx))?;
-        Pin::new(&mut socket.stream).poll_write_vectored(cx, slices)
+        let sent = Pin::new(&mut socket.stream).poll_write_vectored(cx, slices);
+        socket.within_limit(cx, sent)
     }
 
     fn is_write_vectored(&self) -> bool {

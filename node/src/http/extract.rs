@@ -24,18 +24,28 @@ const PAGE_RECORDS_DEFAULT: usize = 100;
 const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// Query parameters of every route; each route says which it takes.
-#[derive(Debug)]
-pub(super) struct Query {
-    pub(super) ttl_ms: Option<u64>,
-    pub(super) max_age_ms: Option<u64>,
-    pub(super) touch_ms: Option<u64>,
-    pub(super) is_exact: bool,
-    pub(super) ack: AckMode,
-    pub(super) timeout: Duration,
-    pub(super) pattern: Option<Pattern>,
-    pub(super) limit: usize,
-    pub(super) after: Option<Key>,
-    pub(super) has_values: bool,
+#[derive(Debug, PartialEq, Eq)]
+pub struct Query {
+    /// `ttl`, milliseconds.
+    pub ttl_ms: Option<u64>,
+    /// `max_age`, milliseconds.
+    pub max_age_ms: Option<u64>,
+    /// `touch`, milliseconds.
+    pub touch_ms: Option<u64>,
+    /// `exact`.
+    pub is_exact: bool,
+    /// `ack`.
+    pub ack: AckMode,
+    /// `timeout`: how long a write waits.
+    pub timeout: Duration,
+    /// `match`.
+    pub pattern: Option<Pattern>,
+    /// `limit`: records in a page.
+    pub limit: usize,
+    /// `cursor`: the key behind which the page begins.
+    pub after: Option<Key>,
+    /// `values`.
+    pub has_values: bool,
 }
 
 impl Default for Query {

@@ -246,7 +246,7 @@ impl Problem {
         [head.into_bytes(), body].concat()
     }
 
-    fn body(&self) -> Vec<u8> {
+    pub(super) fn body(&self) -> Vec<u8> {
         let (status, name, title) = self.kind.parts();
         let body = mneme_api::Problem {
             kind: format!("/problems/{name}"),

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::Builder;
 use super::workers::Workers;
 
-/// Connections of one port at once.
+/// Connections of one port at once, where there are files enough.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Pause after a failed accept: out of file descriptors is over in a moment or not at all.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -33,21 +33,24 @@ async fn accept(
 /// Serves connections until `stop`; then new ones are refused, requests that have begun are finished, and a connection
 /// of HTTP/1 that is idle may bring one more within `last_requests`.
 ///
-/// The connections are shared out among `workers`.
+/// The connections are shared out among `workers`; there are at most `places` at once, and never more than 16384. Who
+/// comes then waits in the system's queue.
 pub async fn serve<S, B>(
     listener: TcpListener,
     service: S,
     workers: Workers,
+    places: usize,
     last_requests: Duration,
     stop: CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (connections, permits) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let (connections, permits) =
+        (TaskTracker::new(), Arc::new(Semaphore::new(places.clamp(1, CONNECTIONS_MAX))));
     let builder = Arc::new(Builder::new(last_requests));
     loop {
         let accepted = tokio::select! {

@@ -135,7 +135,12 @@ impl Peers {
                     Ok(Ok(Some((link, hello)))) => peers.take_link(link, complete(hello, remote)).await,
                     // The link is taken by the task of its last lane.
                     Ok(Ok(None)) => lane_close.cancelled().await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a handshake on the peer port failed"),
+                    Ok(Err(error)) => {
+                        if error.is_malformed() {
+                            peers.driver.metrics().link_refusals.inc();
+                        }
+                        tracing::debug!(%error, "a handshake on the peer port failed");
+                    }
                     Err(_) => tracing::debug!("a handshake on the peer port took too long"),
                 }
             };

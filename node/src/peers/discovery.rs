@@ -22,6 +22,10 @@ pub const DEFAULT_PORT: u16 = 7071;
 const ABSENCES: u32 = 3;
 /// Addresses one source may name: far beyond a cluster's members, short of harm.
 const ADDRESSES_MAX: usize = 256;
+/// Mistakes of one source that are told; of more only how many.
+const MISTAKES_TOLD_MAX: usize = 8;
+/// Characters of a text that are repeated when it is no address.
+const SHOWN_CHARS_MAX: usize = 64;
 /// How often a hosts file is looked at.
 const FILE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -60,6 +64,15 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// What a source names beside what is wrong with it: then it may have meant anybody.
+    fn with_mistakes(addresses: BTreeSet<String>, mistakes: &[String]) -> Self {
+        let mut told = mistakes.iter().take(MISTAKES_TOLD_MAX).cloned().collect::<Vec<_>>().join("; ");
+        if let Some(untold) = mistakes.len().checked_sub(MISTAKES_TOLD_MAX + 1) {
+            told.push_str(&format!("; and {} more", untold + 1));
+        }
+        Self { addresses, is_whole: mistakes.is_empty(), error: (!mistakes.is_empty()).then_some(told) }
+    }
+
     /// No information.
     pub fn failed(error: String) -> Self {
         Self { addresses: BTreeSet::new(), is_whole: false, error: Some(error) }
@@ -163,7 +176,7 @@ fn parse_address_with(text: &str, default_port: u16) -> Result<String, String> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !host.ends_with(':') => {
             let number = port.parse::<u16>().ok().filter(|port| *port != 0);
-            (host, number.ok_or_else(|| format!("{port:?} is not a port"))?)
+            (host, number.ok_or_else(|| format!("{} is not a port", shown(port)))?)
         }
         _ => (text, default_port),
     };
@@ -173,9 +186,17 @@ fn parse_address_with(text: &str, default_port: u16) -> Result<String, String> {
     };
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     if !is_ip && (host.is_empty() || host.len() > 253 || !host.bytes().all(is_word)) {
-        return Err(format!("{host:?} is not a host name or address"));
+        return Err(format!("{} is not a host name or address", shown(host)));
     }
     Ok(format!("{host}:{port}"))
+}
+
+/// The begin of a text that may be long and of any characters.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
 }
 
 /// Who answers where: decides whether an absent address may leave.

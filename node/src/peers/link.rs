@@ -118,6 +118,9 @@ async fn carry(
         Some(ended) = readers.join_next() => match ended {
             Ok(Err(WireError::Closed)) | Err(_) => {}
             Ok(Err(error)) => {
+                if error.is_malformed() {
+                    driver.metrics().messages_unreadable.inc();
+                }
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(peer.id = %peer.node, error, "link lost");
             }

@@ -8,10 +8,10 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 /// Bytes of a frame, at most: a delta page with one record of the largest size, and room.
-const FRAME_BYTES_MAX: usize = 64 << 20;
+pub(super) const FRAME_BYTES_MAX: usize = 64 << 20;
 /// The same before the other end has proved the secret: a hello, which names every member and table, and room. Whoever
 /// can reach the port could make this node hold so much.
-const STRANGER_FRAME_BYTES_MAX: usize = 64 << 10;
+pub(super) const STRANGER_FRAME_BYTES_MAX: usize = 64 << 10;
 
 /// What can go wrong while frames are read.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,16 @@ pub(super) enum WireError {
     /// The bytes of a handshake make no sense.
     #[error("the peer sent a malformed handshake")]
     Handshake,
+}
+
+impl WireError {
+    /// Whether the other end sent what no node sends; else the connection ended or broke.
+    pub(super) fn is_malformed(&self) -> bool {
+        match self {
+            Self::Oversized { .. } | Self::Decode(_) | Self::Handshake => true,
+            Self::Closed | Self::Read(_) => false,
+        }
+    }
 }
 
 /// Frames of one body.

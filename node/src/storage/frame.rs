@@ -221,18 +221,27 @@ fn checksum(id: u64, entries: &[u8]) -> u64 {
 /// [`FrameError`] for anything but what a [`FrameBuilder`] made under this number.
 pub fn decode(id: u64, body: &[u8]) -> Result<Vec<Entry>, FrameError> {
     let error = |what| FrameError { id, what };
-    let (head, mut rest) = body.split_at_checked(HEAD_BYTES).ok_or(error("it is too short"))?;
+    let (head, rest) = body.split_at_checked(HEAD_BYTES).ok_or(error("it is too short"))?;
     if head[0] != FORMAT {
         return Err(error("its format is unknown"));
     }
     if head[1..] != checksum(id, rest).to_be_bytes() {
         return Err(error("its checksum does not match"));
     }
+    entries(rest).map_err(error)
+}
+
+/// Reads the entries of a frame whose checksum matched.
+///
+/// # Errors
+///
+/// What is wrong with them.
+pub fn entries(mut rest: &[u8]) -> Result<Vec<Entry>, &'static str> {
     let mut entries = Vec::new();
     while !rest.is_empty() {
-        let (tag, length, tail) = split_head(rest).ok_or(error("an entry is cut"))?;
-        let (content, tail) = tail.split_at_checked(length).ok_or(error("an entry is cut"))?;
-        entries.push(entry(tag, content).ok_or(error("an entry is malformed"))?);
+        let (tag, length, tail) = split_head(rest).ok_or("an entry is cut")?;
+        let (content, tail) = tail.split_at_checked(length).ok_or("an entry is cut")?;
+        entries.push(entry(tag, content).ok_or("an entry is malformed")?);
         rest = tail;
     }
     Ok(entries)

@@ -1,7 +1,7 @@
 //! What is said once a connection or kept in the file: hellos, refusals, members, tables.
 
 use minicbor::{Decoder, Encoder};
-use mneme_api::TableKind;
+use mneme_api::{DURATION_MS_MAX, TableKind};
 
 use super::{DecodeError, Output, Result, array, infallible, length, list, origin, put_origin};
 use crate::effect::Meta;
@@ -168,11 +168,13 @@ pub(super) fn put_tables(output: &mut Output<'_>, tables: &[TableInfo]) {
 
 pub(super) fn table_info(input: &mut Decoder<'_>) -> Result<TableInfo> {
     array(input, 3, |input| {
-        Ok(TableInfo {
-            name: input.str()?.parse().map_err(|_| DecodeError::new("a table name"))?,
-            kind: kind(input)?,
-            max_age_ever_ms: input.u64()?,
-        })
+        let name = input.str()?.parse().map_err(|_| DecodeError::new("a table name"))?;
+        let (kind, max_age_ever_ms) = (kind(input)?, input.u64()?);
+        // It is kept for good, and how long tombstones stand is reckoned from it.
+        if max_age_ever_ms > DURATION_MS_MAX {
+            return Err(DecodeError::new("a longest life"));
+        }
+        Ok(TableInfo { name, kind, max_age_ever_ms })
     })
 }
 

@@ -265,3 +265,28 @@ fn an_idle_deadline_that_memory_has_no_place_for_is_refused() {
     assert!(check(u64::MAX >> 1));
     assert!(!check(1 << 63));
 }
+
+#[test]
+fn an_origin_without_a_write_is_in_no_vector() {
+    let check = |contiguous: u8| {
+        let mut bytes = vec![0x81, 0x83, 0x50];
+        bytes.extend_from_slice(&[7; 16]);
+        bytes.extend_from_slice(&[contiguous, 5]);
+        decode_vector(&bytes).is_ok()
+    };
+    assert!(check(1));
+    assert!(!check(0));
+}
+
+#[test]
+fn a_longest_life_beyond_all_is_refused() {
+    let check = |max_age_ever_ms| {
+        let mut bytes = Vec::new();
+        let meta = Meta { tables: vec![TableInfo { max_age_ever_ms, ..table() }], ..Meta::default() };
+        encode_meta(&meta, &mut bytes);
+        decode_meta(&bytes).is_ok()
+    };
+    assert!(check(mneme_api::DURATION_MS_MAX));
+    assert!(!check(mneme_api::DURATION_MS_MAX + 1));
+    assert!(!check(u64::MAX));
+}

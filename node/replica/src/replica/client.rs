@@ -100,7 +100,7 @@ impl Replica {
             now_ms: self.now_ms,
             origin: self.settings.origin,
             sequence: self.sequence + 1,
-            bury_ms: max_age_ever_ms + BURY_MARGIN_MS,
+            bury_ms: max_age_ever_ms.saturating_add(BURY_MARGIN_MS),
         }
     }
 

@@ -397,7 +397,7 @@ impl Replica {
             .chain(std::iter::once(self.settings.origin))
             .collect();
         // Nothing stands longer than a tombstone of that last write, and clocks differ.
-        let kept_ms = self.tables.max_age_ever_ms() + 2 * BURY_MARGIN_MS;
+        let kept_ms = self.tables.max_age_ever_ms().saturating_add(2 * BURY_MARGIN_MS);
         let oldest_ms = self.now_ms.saturating_sub(kept_ms);
         for vector in [&mut self.applied, &mut self.durable] {
             vector.forget(oldest_ms, |origin| live.contains(&origin));

@@ -29,7 +29,12 @@ const DEFERRED_MAX: usize = 4_096;
 impl Replica {
     pub(super) fn pushed(&mut self, from: Origin, writes: Vec<Arc<Write>>) {
         for write in writes {
-            if write.dot.origin == from && !self.applied.covers(write.dot) {
+            if write.dot.origin != from {
+                // Each process pushes its own: another's comes by delta, with a vector.
+                self.counters.messages_refused += 1;
+            } else if self.applied.covers(write.dot) {
+                self.counters.writes_repeated += 1;
+            } else {
                 self.pushed_write(from.node, write);
             }
         }

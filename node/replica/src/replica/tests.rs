@@ -3,6 +3,7 @@
 mod client;
 mod clocks;
 mod deltas;
+mod lies;
 mod limits;
 mod peers;
 

@@ -135,34 +135,15 @@ impl Dns {
     async fn addresses(&self, name: &str, port: u16, ttl: &mut Option<u32>) -> Answer {
         let (v4, v6) = tokio::join!(self.query(name, RecordType::A), self.query(name, RecordType::AAAA));
         let errors: Vec<String> = [&v4, &v6].iter().filter_map(|part| part.error.clone()).collect();
-        let mut addresses = BTreeSet::new();
-        for record in v4.records.iter().chain(&v6.records) {
-            let ip = match record.data {
-                RData::A(ip) => std::net::IpAddr::V4(ip.0),
-                RData::AAAA(ip) => std::net::IpAddr::V6(ip.0),
-                _ => continue,
-            };
-            lower(ttl, record.ttl);
-            addresses.insert(SocketAddr::new(ip, port).to_string());
-        }
+        let addresses = addresses_in(v4.records.iter().chain(&v6.records), port, ttl);
         finish(name, addresses, &errors)
     }
 
     async fn services(&self, name: &str, ttl: &mut Option<u32>) -> Answer {
         let part = self.query(name, RecordType::SRV).await;
-        let mut addresses = BTreeSet::new();
-        for record in &part.records {
-            if let RData::SRV(service) = &record.data {
-                lower(ttl, record.ttl);
-                let host = service.target.to_utf8();
-                // "." says that there is no such service.
-                let host = host.trim_end_matches('.');
-                if !host.is_empty() {
-                    addresses.insert(format!("{host}:{}", service.port));
-                }
-            }
-        }
-        finish(name, addresses, part.error.as_slice())
+        let (addresses, mut errors) = services_in(&part.records, ttl);
+        errors.extend(part.error);
+        finish(name, addresses, &errors)
     }
 
     async fn query(&self, name: &str, kind: RecordType) -> Part {
@@ -177,17 +158,61 @@ impl Dns {
     }
 }
 
+/// The addresses in an answer, each with `port`; `ttl` becomes the least time to live of them.
+pub fn addresses_in<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+    port: u16,
+    ttl: &mut Option<u32>,
+) -> BTreeSet<String> {
+    let mut addresses = BTreeSet::new();
+    for record in records {
+        let ip = match record.data {
+            RData::A(ip) => std::net::IpAddr::V4(ip.0),
+            RData::AAAA(ip) => std::net::IpAddr::V6(ip.0),
+            _ => continue,
+        };
+        lower(ttl, record.ttl);
+        addresses.insert(SocketAddr::new(ip, port).to_string());
+    }
+    addresses
+}
+
+/// The services in an answer, `host:port` each, and what is wrong with others: a name in DNS may hold anything. `ttl`
+/// becomes the least time to live of them.
+pub fn services_in<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+    ttl: &mut Option<u32>,
+) -> (BTreeSet<String>, Vec<String>) {
+    let (mut addresses, mut mistakes) = (BTreeSet::new(), Vec::new());
+    for record in records {
+        let RData::SRV(service) = &record.data else { continue };
+        lower(ttl, record.ttl);
+        let host = service.target.to_ascii();
+        // "." says that there is no such service.
+        let host = host.trim_end_matches('.');
+        if host.is_empty() {
+            continue;
+        }
+        match super::parse_address(&format!("{host}:{}", service.port)) {
+            Ok(address) => {
+                addresses.insert(address);
+            }
+            Err(mistake) => mistakes.push(format!("SRV: {mistake}")),
+        }
+    }
+    (addresses, mistakes)
+}
+
 fn lower(ttl: &mut Option<u32>, other: u32) {
     *ttl = Some(ttl.map_or(other, |ttl| ttl.min(other)));
 }
 
 fn finish(name: &str, addresses: BTreeSet<String>, errors: &[String]) -> Answer {
-    let error = match (errors, addresses.is_empty()) {
-        ([], false) => None,
-        ([], true) => Some(format!("{name} has no addresses")),
-        (errors, _) => Some(errors.join("; ")),
-    };
-    Answer { addresses, is_whole: errors.is_empty(), error }
+    if errors.is_empty() && addresses.is_empty() {
+        let error = Some(format!("{name} has no addresses"));
+        return Answer { addresses, is_whole: true, error };
+    }
+    Answer::with_mistakes(addresses, errors)
 }
 
 /// Pause before the next question: the time to live within bounds, or longer and longer after failures; a tenth more

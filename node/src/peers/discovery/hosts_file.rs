@@ -10,7 +10,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What the file says. Lines that make no sense are reported, each with its number; the others are used.
 pub fn parse(text: &str) -> Answer {
-    let (mut addresses, mut errors) = (BTreeSet::new(), Vec::new());
+    let (mut addresses, mut mistakes) = (BTreeSet::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
         // `%` begins a comment in Erlang's format.
         let line = line.split(['#', '%']).next().unwrap_or_default().trim();
@@ -21,12 +21,10 @@ pub fn parse(text: &str) -> Answer {
             Ok(address) => {
                 addresses.insert(address);
             }
-            Err(error) => errors.push(format!("line {}: {error}", index + 1)),
+            Err(error) => mistakes.push(format!("line {}: {error}", index + 1)),
         }
     }
-    // A file with a bad line may have meant anybody by it.
-    let is_whole = errors.is_empty();
-    Answer { addresses, is_whole, error: (!is_whole).then(|| errors.join("; ")) }
+    Answer::with_mistakes(addresses, &mistakes)
 }
 
 fn parse_line(line: &str) -> Result<String, String> {
@@ -94,6 +92,13 @@ mod tests {
         assert!(!answer.is_whole);
         let error = answer.error.expect("two bad lines");
         assert!(error.contains("line 2:") && error.contains("line 3:"), "{error}");
+    }
+
+    #[test]
+    fn what_is_told_of_a_bad_file_is_short_however_bad_it_is() {
+        let text = format!("{}\n", "\u{1}".repeat(5_000)).repeat(100);
+        let error = parse(&text).error.expect("a hundred bad lines");
+        assert!(error.len() < 4_096 && error.ends_with("; and 92 more"), "{error}");
     }
 
     #[tokio::test]

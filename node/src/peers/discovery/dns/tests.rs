@@ -136,6 +136,23 @@ async fn services_bring_their_ports() {
 }
 
 #[tokio::test]
+async fn a_service_at_no_address_is_told_and_the_rest_is_used() {
+    let bench = Bench::start().await;
+    let name = "_peer._tcp.test.";
+    let service = |port, labels: &[&str]| {
+        let target = Name::from_labels(labels.iter().map(|label| label.as_bytes())).expect("a name");
+        record(name, RData::SRV(SRV::new(0, 0, port, target)))
+    };
+    let services =
+        vec![service(7071, &["a", "test"]), service(7071, &["a b", "test"]), service(0, &["c", "test"])];
+    bench.say(name, RecordType::SRV, Said::Records(services));
+    let answer = bench.dns.ask(&Question::services(name).expect("a name")).await.0;
+    check(&answer, &["a.test:7071"], false);
+    let error = answer.error.expect("two are no good");
+    assert!(error.contains("host name") && error.contains("not a port"), "{error}");
+}
+
+#[tokio::test]
 async fn a_host_that_is_dialled_is_asked_for_unless_it_is_numbers() {
     let bench = Bench::start().await;
     bench.addresses(&[[10, 0, 0, 1]], &[Ipv6Addr::LOCALHOST]);

@@ -1,0 +1,3 @@
+#![no_main]
+
+mneme_fuzz::target!(mneme_parsers::peer::check);
