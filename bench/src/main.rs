@@ -31,7 +31,6 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tokio::task::LocalSet;
 
-use self::figures::Results;
 use self::parts::{Part, Session};
 use self::system::System;
 use self::workload::{KEYS, Operation, Shape, Spec};
@@ -201,6 +200,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::figures::Results;
 
     #[test]
     fn the_command_line_is_sound() {

@@ -253,3 +253,38 @@ async fn wait_listening(address: SocketAddr, what: &str) {
     let what = format!("{what} listens at {address}");
     wait_until(STARTED_MAX, &what, async || TcpStream::connect(address).await.is_ok()).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::workload::Operation;
+
+    const KEYS: u64 = 100;
+
+    /// Every way in which nodes are asked: what a node answers otherwise than expected would be a figure of nothing.
+    #[tokio::test]
+    async fn nodes_of_mneme_do_what_is_asked_in_every_shape() {
+        LocalSet::new()
+            .run_until(async {
+                let mut running = System::MnemeCommit.start(2).await.expect("two nodes");
+                running.fill(KEYS).await.expect("records");
+                let (warm, measured) = (Duration::from_millis(5), Duration::from_millis(100));
+                for (operation, shape, rate) in [
+                    (Operation::Mix, Shape::Single, None),
+                    (Operation::Write, Shape::Single, Some(200)),
+                    (Operation::Write, Shape::Batch, None),
+                    (Operation::Read, Shape::Pipeline, None),
+                    (Operation::Write, Shape::Streams, None),
+                ] {
+                    let spec = Spec { operation, shape, clients: 2, rate, keys: KEYS, warm, measured };
+                    let measured = running.measure(&spec).await.expect("figures");
+                    assert!(measured.operations > 0, "{spec:?}");
+                    assert_eq!((measured.failed, measured.unanswered), (0, 0), "{spec:?}");
+                    assert!(measured.servers_cpu_us > 0.0 && measured.client_cpu_us > 0.0, "{spec:?}");
+                }
+            })
+            .await;
+    }
+}
