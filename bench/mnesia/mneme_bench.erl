@@ -14,6 +14,9 @@
 
 %% main([Directory, Transaction, Other...]): Transaction is transaction or sync_transaction.
 main([Directory, Transaction | Names]) ->
+  %% Standard output is for figures alone.
+  ok = logger:remove_handler(default),
+  ok = logger:add_handler(default, logger_std_h, #{config => #{type => standard_error}}),
   Others = [list_to_atom(Name) || Name <- Names],
   [wait_for(Other, 200) || Other <- Others],
   All = [node() | Others],

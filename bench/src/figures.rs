@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::system::System;
 use crate::workload::{Operation, Shape};
 
+/// An hour: longer ones count as one.
+const LATENCY_NANOS_MAX: u64 = 3_600_000_000_000;
+
 /// A histogram of latencies in nanoseconds, three significant digits.
 pub(crate) fn latencies() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits are between zero and five")
+    Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3).expect("three digits are between zero and five")
 }
 
 /// All that one run measured.
