@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -129,29 +130,34 @@ func fill(clients []*clientv3.Client, keys uint64) {
 	all.Wait()
 }
 
-// Sends when requests are due, `rate` a second in groups of a millisecond, until told to stop.
-func tick(rate uint64, due chan<- time.Time, stop *atomic.Bool) {
+// A timer of milliseconds and when it began.
+func startTimer() (*os.File, time.Time) {
 	descriptor, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	must(err)
 	millisecond := unix.NsecToTimespec(int64(time.Millisecond))
 	began := time.Now()
 	must(unix.TimerfdSettime(descriptor, 0, &unix.ItimerSpec{Interval: millisecond, Value: millisecond}, nil))
 	// Read through the runtime's poller: Go's own timers are late by up to a millisecond.
-	file := os.NewFile(uintptr(descriptor), "timer")
-	defer file.Close()
+	return os.NewFile(uintptr(descriptor), "timer"), began
+}
+
+// Sends when requests are due, `rate` a second in groups of a millisecond, until the time is over.
+func tick(timer *os.File, began, until time.Time, rate uint64, due chan<- time.Time) {
+	defer timer.Close()
+	defer close(due)
 	var expired [8]byte
-	for ticks := uint64(0); !stop.Load(); {
-		_, err := file.Read(expired[:])
+	ticks := uint64(0)
+	for at := began; at.Before(until); {
+		_, err := timer.Read(expired[:])
 		must(err)
-		for count := uint64(expired[0]) | uint64(expired[1])<<8; count > 0; count-- {
+		for count := binary.NativeEndian.Uint64(expired[:]); count > 0; count-- {
 			ticks++
-			at := began.Add(time.Duration(ticks) * time.Millisecond)
+			at = began.Add(time.Duration(ticks) * time.Millisecond)
 			for range rate*ticks/1000 - rate*(ticks-1)/1000 {
 				due <- at
 			}
 		}
 	}
-	close(due)
 }
 
 func run(clients []*clientv3.Client, cell cell) answer {
@@ -159,12 +165,14 @@ func run(clients []*clientv3.Client, cell cell) answer {
 	var operations atomic.Uint64
 	var due chan time.Time
 	warm, measured := time.Duration(cell.WarmMs)*time.Millisecond, time.Duration(cell.MeasureMs)*time.Millisecond
+	began := time.Now()
 	if cell.Rate > 0 {
 		// Room for all that can ever be due: a slow server must not hold up the clock.
 		due = make(chan time.Time, cell.Rate*(cell.WarmMs+cell.MeasureMs+1000)/1000+1000)
-		go tick(cell.Rate, due, &stop)
+		timer, start := startTimer()
+		began = start
+		go tick(timer, began, began.Add(warm+measured), cell.Rate, due)
 	}
-	began := time.Now()
 	from, until := began.Add(warm), began.Add(warm+measured)
 	tallies := make([]tally, cell.Clients)
 	var all sync.WaitGroup

@@ -34,6 +34,9 @@ pub(crate) trait Client {
 
 /// Milliseconds as they pass.
 pub(crate) trait Ticks {
+    /// When they began: the first is over a millisecond later.
+    fn began(&self) -> Instant;
+
     /// Waits for the next; gives how many passed since the last call.
     async fn next(&mut self) -> anyhow::Result<u64>;
 }
@@ -171,7 +174,8 @@ pub(crate) async fn open<C: Client + 'static, S>(
 ) -> anyhow::Result<(S, S, Tally)> {
     let shared = Shared::new();
     let mut tasks = JoinSet::new();
-    let began = Instant::now();
+    // Theirs, not ours: a request must never count from later than when it could be sent.
+    let began = ticks.began();
     let measured = began + spec.warm..began + spec.warm + spec.measured;
     for (number, client) in clients.into_iter().enumerate() {
         let requests = Requests::new(*spec, number);

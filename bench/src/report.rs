@@ -116,8 +116,8 @@ fn conditions(results: &Results, page: &mut String) {
         table::thousands(crate::workload::KEYS)
     ));
     line(format!(
-        "- {} rounds, each system started fresh in each; a measurement takes {} s after {} s of warming up. The run took {} min.",
-        settings.rounds,
+        "- {} in which each system is started fresh; a measurement takes {} s after {} s of warming up. The run took {} min.",
+        if settings.rounds == 1 { "One round".to_owned() } else { format!("{} rounds", settings.rounds) },
         settings.cell_seconds,
         settings.warm_seconds,
         (settings.run_seconds / 60.0).ceil()

@@ -5,6 +5,7 @@ use super::*;
 use crate::workload::{Operation, Shape};
 
 /// Answers in a millisecond, but stalls once, all clients at the same time.
+#[derive(Clone)]
 struct Stalling {
     began: Instant,
 }
@@ -24,13 +25,24 @@ impl Client for Stalling {
 
 /// Milliseconds of the paused clock.
 struct Virtual {
-    next: Instant,
+    began: Instant,
+    passed: u32,
+}
+
+impl Virtual {
+    fn start() -> Self {
+        Self { began: Instant::now(), passed: 0 }
+    }
 }
 
 impl Ticks for Virtual {
+    fn began(&self) -> Instant {
+        self.began
+    }
+
     async fn next(&mut self) -> anyhow::Result<u64> {
-        sleep_until(self.next).await;
-        self.next += MILLISECOND;
+        self.passed += 1;
+        sleep_until(self.began + MILLISECOND * self.passed).await;
         Ok(1)
     }
 }
@@ -47,8 +59,7 @@ fn clients() -> Vec<Stalling> {
 #[tokio::test(start_paused = true)]
 async fn a_stall_shows_in_the_percentiles_of_an_open_loop_and_not_in_those_of_a_closed_one() {
     let spec = spec(Some(1_000));
-    let ticks = Virtual { next: Instant::now() + MILLISECOND };
-    let open = LocalSet::new().run_until(open(clients(), &spec, 1_000, ticks, || ()));
+    let open = LocalSet::new().run_until(open(clients(), &spec, 1_000, Virtual::start(), || ()));
     let ((), (), open) = open.await.expect("an open loop");
     // Half of the second after the stall's begin was due while nothing was answered.
     assert!(open.writes.value_at_quantile(0.9) > 200_000_000, "{}", open.writes.value_at_quantile(0.9));
@@ -73,18 +84,28 @@ impl Client for Dead {
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_never_answered_are_counted() {
     let spec = spec(Some(1_000));
-    let ticks = Virtual { next: Instant::now() + MILLISECOND };
-    let open = LocalSet::new().run_until(open(vec![Dead, Dead], &spec, 1_000, ticks, || ()));
+    let open = LocalSet::new().run_until(open(vec![Dead, Dead], &spec, 1_000, Virtual::start(), || ()));
     let ((), (), tally) = open.await.expect("an open loop");
     assert_eq!((tally.operations, tally.unanswered), (0, 2_000));
 }
 
+#[tokio::test(start_paused = true)]
+async fn latency_counts_from_when_a_request_was_due_also_when_the_loop_begins_late() {
+    let (spec, ticks) = (spec(Some(1_000)), Virtual::start());
+    sleep(Duration::from_millis(3)).await;
+    let clients = vec![Stalling { began: Instant::now() + STALL_UNTIL }; 4];
+    let ((), (), open) =
+        LocalSet::new().run_until(open(clients, &spec, 1_000, ticks, || ())).await.expect("an open loop");
+    assert_eq!(open.writes.min() / 1_000, 1_000, "a millisecond, which the client takes");
+}
+
 #[tokio::test]
-async fn milliseconds_of_the_kernel_pass() {
+async fn milliseconds_of_the_kernel_are_over_when_they_are_told() {
     let mut timer = Timer::start().expect("a timer");
     let mut passed = 0;
     while passed < 3 {
         passed += timer.next().await.expect("a tick");
+        assert!(u128::from(passed) <= timer.began().elapsed().as_millis());
     }
 }
 

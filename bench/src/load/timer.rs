@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 use super::Ticks;
 
@@ -13,6 +14,7 @@ const PERIOD: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// A timer that runs.
 pub(crate) struct Timer {
+    began: Instant,
     descriptor: AsyncFd<OwnedFd>,
 }
 
@@ -21,17 +23,22 @@ impl Timer {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let descriptor = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let period = Itimerspec { it_interval: PERIOD, it_value: PERIOD };
+        let began = Instant::now();
         rustix::time::timerfd_settime(&descriptor, TimerfdTimerFlags::empty(), &period)?;
         #[expect(
             deprecated,
             reason = "its successor is unsafe, for types that change their descriptor: this one does not"
         )]
         let descriptor = AsyncFd::new(descriptor)?;
-        Ok(Self { descriptor })
+        Ok(Self { began, descriptor })
     }
 }
 
 impl Ticks for Timer {
+    fn began(&self) -> Instant {
+        self.began
+    }
+
     async fn next(&mut self) -> anyhow::Result<u64> {
         loop {
             let mut passed = [0; 8];

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::anyhow;
+use clap::ValueEnum;
 use plotters::prelude::{
     ChartBuilder, Color, EmptyElement, IntoDrawingArea, IntoFont, IntoLogRange, LineSeries, PathElement,
     RGBColor, Rectangle, SVGBackend, SeriesLabelPosition, Text,
@@ -35,6 +36,8 @@ const FONT_SIZE: u32 = 15;
 const TITLE_SIZE: u32 = 20;
 /// Room right of a bar for its number, as a share of the longest.
 const NUMBER_SHARE: f64 = 0.15;
+/// Room right of lines for what they mean, as a factor on their axis.
+const LEGEND_FACTOR: f64 = 8.0;
 /// Told apart by most people, also by those who see fewer colours.
 const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 114, 178),
@@ -144,23 +147,25 @@ fn growth(results: &Results) -> Vec<Bar> {
 
 fn by_clients(results: &Results) -> Vec<Line> {
     let groups = Group::all(results, CellPart::Matrix);
-    System::REPLICATED
-        .into_iter()
+    System::value_variants()
+        .iter()
+        .filter(|system| System::REPLICATED.contains(system))
         .map(|system| {
             let of_system = groups
                 .iter()
-                .filter(|group| (group.cell().system, group.cell().operation) == (system, Operation::Write));
+                .filter(|group| (group.cell().system, group.cell().operation) == (*system, Operation::Write));
             let points = of_system
                 .map(|group| (group.cell().clients as f64, group.median(|measured| measured.per_second)))
                 .collect();
-            Line { label: system.label().to_owned(), colour: colour(system), points }
+            Line { label: system.label().to_owned(), colour: colour(*system), points }
         })
         .collect()
 }
 
 /// Percentiles at a rate; their place is one over the share that takes longer.
 fn latency(results: &Results, rate: u32) -> Vec<Line> {
-    let groups = Group::all(results, CellPart::Open);
+    let mut groups = Group::all(results, CellPart::Open);
+    groups.sort_by_key(|group| group.cell().system as usize);
     let at_rate = groups.iter().filter(|group| group.cell().rate == Some(rate));
     at_rate
         .map(|group| {
@@ -244,13 +249,13 @@ fn lines(
         .margin(10)
         .x_label_area_size(45)
         .y_label_area_size(80)
-        .build_cartesian_2d(x.log_scale(), y.log_scale())
+        .build_cartesian_2d((x.start..x.end * LEGEND_FACTOR).log_scale(), y.log_scale())
         .map_err(|error| anyhow!("{error}"))?;
     chart
         .configure_mesh()
         .x_desc(x_axis)
         .y_desc(y_axis)
-        .x_label_formatter(&x_label)
+        .x_label_formatter(&|value| if x.contains(value) { x_label(value) } else { String::new() })
         .y_label_formatter(&|value| significant_or_whole(*value))
         .label_style((FONT, FONT_SIZE))
         .light_line_style(WHITE)
@@ -264,7 +269,7 @@ fn lines(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .label_font((FONT, FONT_SIZE))

@@ -2,12 +2,14 @@
 
 use super::Group;
 use super::table::significant;
-use crate::figures::{CellPart, Percentiles, Results};
+use crate::figures::{CellPart, Expiry, Large, Percentiles, Results};
 use crate::system::System;
 use crate::workload::{Operation, Shape};
 
 /// Clients of the cells that targets speak of.
 const CLIENTS: usize = 32;
+/// Records that targets speak of: what was measured at fewer says nothing of them.
+const MANY_RECORDS: u64 = 1_000_000;
 /// What a file may have beyond twice its live bytes.
 const FILE_EXTRA_BYTES: f64 = (64 << 20) as f64;
 
@@ -122,7 +124,8 @@ fn targets(results: &Results) -> Vec<Target> {
     let batches = (System::MnemeFsync, Operation::Write, Shape::Batch, CLIENTS);
     let reads =
         |system| Group::find(results, CellPart::Http, (system, Operation::Read, Shape::Single, CLIENTS));
-    let large = results.large.as_ref();
+    let large = large(results);
+    let is_grown = results.growth.iter().any(|growth| growth.records >= MANY_RECORDS);
     let growth = results.growth.iter().map(|growth| growth.cpu_beside_small).reduce(f64::max);
     let mut targets = vec![
         Target::new(
@@ -187,12 +190,16 @@ fn targets(results: &Results) -> Vec<Target> {
             "x",
             AtMost(1.3),
             AtMost(1.1),
-            growth,
+            growth.filter(|_| is_grown),
         ),
     ];
     targets.extend(expiry(results));
     targets.push(file(results));
     targets
+}
+
+fn large(results: &Results) -> Option<&Large> {
+    results.large.as_ref().filter(|large| large.records >= MANY_RECORDS)
 }
 
 /// The bound is what Mnesia took in the same run; without it what it took when the target was set.
@@ -203,8 +210,8 @@ fn one_client(mneme: Option<f64>, mnesia: Option<f64>) -> Target {
 }
 
 fn expiry(results: &Results) -> [Target; 2] {
-    let beside_quiet = |of: fn(&crate::figures::Expiry) -> Percentiles| {
-        let expiry = results.expiry.as_ref()?;
+    let beside_quiet = |of: fn(&Expiry) -> Percentiles| {
+        let expiry = results.expiry.as_ref().filter(|expiry| expiry.records >= MANY_RECORDS)?;
         let latency = of(expiry);
         (latency.count > 0).then(|| latency.p99_us / expiry.quiet.p99_us)
     };
@@ -219,7 +226,7 @@ fn expiry(results: &Results) -> [Target; 2] {
 }
 
 fn file(results: &Results) -> Target {
-    let share = results.large.as_ref().map(|large| {
+    let share = large(results).map(|large| {
         let rewritten = &large.rewritten;
         rewritten.file_bytes_max as f64 / (2.0 * rewritten.live_bytes as f64 + FILE_EXTRA_BYTES)
     });
@@ -261,6 +268,16 @@ mod tests {
         for target in targets(&results) {
             assert_ne!(target.verdict(), Verdict::NotMeasured, "{}", target.figure);
         }
+    }
+
+    #[test]
+    fn a_target_of_many_records_is_not_met_by_few() {
+        let mut results = super::super::imaginary::results();
+        results.large.as_mut().expect("a large node").records = 10_000;
+        results.growth.retain(|growth| growth.records < MANY_RECORDS);
+        results.expiry.as_mut().expect("an expiry").records = 10_000;
+        let open = targets(&results).iter().filter(|target| target.verdict() == Verdict::NotMeasured).count();
+        assert_eq!(open, 8);
     }
 
     #[test]
