@@ -171,10 +171,11 @@ async fn all(is_quick: bool, docs: &Path) -> anyhow::Result<ExitCode> {
     let mut session = Session::new(is_quick);
     session.results.machine = machine::machine().await?;
     for part in Part::ALL {
-        session.run(&[part]).await?;
-        // After each: what was measured is kept when a later part fails.
+        let outcome = session.run(&[part]).await;
+        // After each, also one that failed: what was measured is kept.
         let figures = serde_json::to_string_pretty(&session.results)? + "\n";
         std::fs::write(docs.join(FIGURES), figures)?;
+        outcome?;
     }
     report::write(&session.results, docs)?;
     eprintln!("wrote {}", docs.join("benchmarks.md").display());

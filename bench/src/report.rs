@@ -66,7 +66,8 @@ fn page(results: &Results) -> String {
     section(
         "Batches, pipelines, streams",
         "32 clients; an operation is a record. Batches of 32: one request of Mneme's batch interface, one transaction of etcd and Mnesia, \
-        32 SET with one WAIT of Redis.",
+        32 SET with one WAIT of Redis. \
+        Pipelined: 32 requests sent together on a connection, each answered when it is done; a write of Redis is SET and WAIT.",
         &[],
         table::groups(results),
     );

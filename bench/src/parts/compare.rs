@@ -57,11 +57,14 @@ fn shapes(system: System) -> &'static [(Operation, Shape)] {
         System::MnemeFsync | System::MnemeCommit => &[
             (Operation::Write, Shape::Batch),
             (Operation::Write, Shape::Streams),
+            (Operation::Write, Shape::Pipeline),
             (Operation::Read, Shape::Pipeline),
         ],
-        System::RedisEverysec | System::RedisAlways => {
-            &[(Operation::Write, Shape::Batch), (Operation::Read, Shape::Pipeline)]
-        }
+        System::RedisEverysec | System::RedisAlways => &[
+            (Operation::Write, Shape::Batch),
+            (Operation::Write, Shape::Pipeline),
+            (Operation::Read, Shape::Pipeline),
+        ],
         System::Etcd | System::MnesiaTransaction | System::MnesiaSync => &[(Operation::Write, Shape::Batch)],
         System::Hyper | System::Nginx => &[],
     }
