@@ -213,6 +213,8 @@ pub(crate) struct Expiry {
     pub(crate) dropping: Percentiles,
     /// From the deadline until none was left in memory.
     pub(crate) gone_seconds: f64,
-    /// Of the expired ones that were read after the deadline.
+    /// Reads that failed or were not answered, of all seconds.
+    pub(crate) failed: u64,
+    /// Of the expired records, those that could be read after the deadline.
     pub(crate) read_after_deadline: u64,
 }

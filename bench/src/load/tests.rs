@@ -4,6 +4,11 @@ use tokio::time::sleep;
 use super::*;
 use crate::workload::{Operation, Shape};
 
+/// Where tasks that stay on one thread can be spawned.
+async fn on_one_thread<F: Future>(future: F) -> F::Output {
+    LocalSet::new().run_until(future).await
+}
+
 /// Answers in a millisecond, but stalls once, all clients at the same time.
 #[derive(Clone)]
 struct Stalling {
@@ -59,14 +64,14 @@ fn clients() -> Vec<Stalling> {
 #[tokio::test(start_paused = true)]
 async fn a_stall_shows_in_the_percentiles_of_an_open_loop_and_not_in_those_of_a_closed_one() {
     let spec = spec(Some(1_000));
-    let open = LocalSet::new().run_until(open(clients(), &spec, 1_000, Virtual::start(), || ()));
+    let open = on_one_thread(open(clients(), &spec, 1_000, Virtual::start(), || ()));
     let ((), (), open) = open.await.expect("an open loop");
     // Half of the second after the stall's begin was due while nothing was answered.
     assert!(open.writes.value_at_quantile(0.9) > 200_000_000, "{}", open.writes.value_at_quantile(0.9));
     assert_eq!((open.failed, open.unanswered), (0, 0));
     assert!(open.writes.len().abs_diff(2_000) <= 1, "{}", open.writes.len());
 
-    let closed = LocalSet::new().run_until(closed(clients(), &spec, || ()));
+    let closed = on_one_thread(closed(clients(), &spec, || ()));
     let ((), (), closed) = closed.await.expect("a closed loop");
     assert!(closed.writes.value_at_quantile(0.9) < 5_000_000);
     assert_eq!(closed.operations, closed.writes.len());
@@ -84,7 +89,7 @@ impl Client for Dead {
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_never_answered_are_counted() {
     let spec = spec(Some(1_000));
-    let open = LocalSet::new().run_until(open(vec![Dead, Dead], &spec, 1_000, Virtual::start(), || ()));
+    let open = on_one_thread(open(vec![Dead, Dead], &spec, 1_000, Virtual::start(), || ()));
     let ((), (), tally) = open.await.expect("an open loop");
     assert_eq!((tally.operations, tally.unanswered), (0, 2_000));
 }
@@ -95,7 +100,7 @@ async fn latency_counts_from_when_a_request_was_due_also_when_the_loop_begins_la
     sleep(Duration::from_millis(3)).await;
     let clients = vec![Stalling { began: Instant::now() + STALL_UNTIL }; 4];
     let ((), (), open) =
-        LocalSet::new().run_until(open(clients, &spec, 1_000, ticks, || ())).await.expect("an open loop");
+        on_one_thread(open(clients, &spec, 1_000, ticks, || ())).await.expect("an open loop");
     assert_eq!(open.writes.min() / 1_000, 1_000, "a millisecond, which the client takes");
 }
 
@@ -121,7 +126,7 @@ async fn a_fill_writes_every_record_once() {
     }
     let written = Rc::new(RefCell::new(Vec::new()));
     let clients = (0..3).map(|_| Remembering(written.clone())).collect();
-    LocalSet::new().run_until(fill(clients, 5..33, 10)).await.expect("a fill");
+    on_one_thread(fill(clients, 5..33, 10)).await.expect("a fill");
     written.borrow_mut().sort_unstable();
     assert_eq!(*written.borrow(), (5..33).collect::<Vec<_>>());
 }

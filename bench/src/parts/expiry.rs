@@ -43,42 +43,41 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
     ));
 
     let second = spec(session);
-    let mut quiet = latencies();
+    let (mut quiet, mut expiring, mut dropping) = (Seen::default(), Seen::default(), Seen::default());
     while Instant::now() + second.measured < deadline {
-        quiet.add(reads(&mut running, &second).await?)?;
+        quiet.read(&mut running, &second).await?;
     }
     sleep_until(deadline).await;
-    let mut expiring = latencies();
     let mut gone_after = None;
     while deadline.elapsed() < Duration::from_secs(2) || gone_after.is_none() {
-        expiring.add(reads(&mut running, &second).await?)?;
+        expiring.read(&mut running, &second).await?;
         if gone_after.is_none() && live(&running).await? <= KEYS {
             gone_after = Some(deadline.elapsed());
         }
         anyhow::ensure!(deadline.elapsed() < KEPT, "expired records are still counted after a minute");
     }
     let read_after_deadline = read_expired(&running, records).await?;
-    let mut dropping = latencies();
     if !session.is_quick {
         session.say("expiry: waiting until the expired records are dropped");
         sleep_until(deadline + KEPT - second.measured).await;
         while deadline.elapsed() < KEPT + DROPPED {
-            dropping.add(reads(&mut running, &second).await?)?;
+            dropping.read(&mut running, &second).await?;
         }
     }
-    let percentiles = |latencies: &Histogram<u64>| Percentiles::of(latencies).unwrap_or(Percentiles::NONE);
+    let percentiles = |seen: &Seen| Percentiles::of(&seen.reads).unwrap_or(Percentiles::NONE);
     let expiry = Expiry {
         records,
         reads_per_second: READS_PER_SECOND,
-        quiet: Percentiles::of(&quiet).context("no quiet second: the fill took too long")?,
+        quiet: Percentiles::of(&quiet.reads).context("no quiet second: the fill took too long")?,
         expiring: percentiles(&expiring),
         dropping: percentiles(&dropping),
+        failed: quiet.failed + expiring.failed + dropping.failed,
         gone_seconds: gone_after.unwrap_or_default().as_secs_f64(),
         read_after_deadline,
     };
     session.say(&format!(
-        "expiry: read p99 {:.0} us, {:.0} us while they expire, {:.0} us while they are dropped",
-        expiry.quiet.p99_us, expiry.expiring.p99_us, expiry.dropping.p99_us
+        "expiry: read p99 {:.0} us, {:.0} us while they expire, {:.0} us while they are dropped, {} failed",
+        expiry.quiet.p99_us, expiry.expiring.p99_us, expiry.dropping.p99_us, expiry.failed
     ));
     session.results.expiry = Some(expiry);
     Ok(())
@@ -91,10 +90,26 @@ fn spec(session: &Session) -> Spec {
     Spec { rate: Some(READS_PER_SECOND), warm: Duration::from_millis(1), measured, ..spec }
 }
 
-async fn reads(running: &mut Running, spec: &Spec) -> anyhow::Result<Histogram<u64>> {
-    let (_, _, tally) = running.run(spec).await?;
-    anyhow::ensure!(tally.failed + tally.unanswered == 0, "reads failed while others expired");
-    Ok(tally.reads)
+/// What readers saw in some seconds.
+struct Seen {
+    reads: Histogram<u64>,
+    failed: u64,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { reads: latencies(), failed: 0 }
+    }
+}
+
+impl Seen {
+    /// Reads for one more second.
+    async fn read(&mut self, running: &mut Running, spec: &Spec) -> anyhow::Result<()> {
+        let (_, _, tally) = running.run(spec).await?;
+        self.reads.add(tally.reads)?;
+        self.failed += tally.failed + tally.unanswered;
+        Ok(())
+    }
 }
 
 /// The records that expire: numbers from [`KEYS`] on.

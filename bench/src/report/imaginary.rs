@@ -68,6 +68,7 @@ pub(crate) fn results() -> Results {
         expiring: percentiles(60.0),
         dropping: percentiles(70.0),
         gone_seconds: 1.0,
+        failed: 0,
         read_after_deadline: 0,
     });
     results

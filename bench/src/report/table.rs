@@ -258,11 +258,12 @@ pub(super) fn expiry(results: &Results) -> String {
     let latencies = table(&["reads", "p50", "p99", "p99.9", "longest"], rows);
     format!(
         "{latencies}\n{} records, {} reads a second. {:.1} s after the deadline the node counted none of them any more; of 1,000 that \
-        were read after it {} were found.\n",
+         were read after it {} were found. Of the reads above {} failed.\n",
         thousands(expiry.records),
         thousands(expiry.reads_per_second.into()),
         expiry.gone_seconds,
-        expiry.read_after_deadline
+        expiry.read_after_deadline,
+        expiry.failed
     )
 }
 
