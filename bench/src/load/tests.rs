@@ -98,10 +98,11 @@ async fn requests_that_are_never_answered_are_counted() {
 async fn latency_counts_from_when_a_request_was_due_also_when_the_loop_begins_late() {
     let (spec, ticks) = (spec(Some(1_000)), Virtual::start());
     sleep(Duration::from_millis(3)).await;
-    let clients = vec![Stalling { began: Instant::now() + STALL_UNTIL }; 4];
+    let clients = vec![Stalling { began: Instant::now() + Duration::from_secs(60) }; 4];
     let ((), (), open) =
         on_one_thread(open(clients, &spec, 1_000, ticks, || ())).await.expect("an open loop");
-    assert_eq!(open.writes.min() / 1_000, 1_000, "a millisecond, which the client takes");
+    // The millisecond that the client takes, to the histogram's three digits.
+    assert!((999_000..1_001_000).contains(&open.writes.min()), "{}", open.writes.min());
 }
 
 #[tokio::test]
