@@ -122,7 +122,7 @@ enum Source {
     Http(Vec<SocketAddr>),
     Resp(SocketAddr),
     /// Clients elsewhere.
-    Driver(Driver),
+    Driver(Box<Driver>),
 }
 
 /// A system that runs; dropped, its processes are killed and its files removed.

@@ -66,7 +66,7 @@ pub(super) async fn start(nodes: usize) -> anyhow::Result<Running> {
         system: System::Etcd,
         nodes,
         watched: Watched { servers, client: ClientProcess::Other(driver.id()) },
-        source: Source::Driver(driver),
+        source: Source::Driver(Box::new(driver)),
         cluster: None,
         _processes: processes,
         _directory: Some(directory),

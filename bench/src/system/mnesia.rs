@@ -67,7 +67,7 @@ pub(super) async fn start(system: System, nodes: usize, transaction: &str) -> an
     Ok(Running {
         system,
         nodes,
-        source: Source::Driver(driver),
+        source: Source::Driver(Box::new(driver)),
         watched: Watched { servers, client: ClientProcess::Server },
         cluster: None,
         _processes: processes,
