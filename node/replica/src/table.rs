@@ -2,9 +2,10 @@
 //!
 //! 64 shards by key hash, each behind a lock of its own that is held for one look-up or one merge:
 //! a reader never waits for a write to be stored, sent or acknowledged. In a shard a hash table
-//! finds a key, an ordered set lists keys. Only the replica writes.
+//! finds a key, runs of places in key order list keys. Only the replica writes.
 
 mod entry;
+mod ordered;
 mod rows;
 mod scan;
 mod shard;
