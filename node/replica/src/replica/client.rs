@@ -449,8 +449,6 @@ fn holds(condition: &Condition, current: impl FnOnce() -> Option<String>) -> boo
         Condition::Always => true,
         Condition::Absent => current().is_none(),
         Condition::Present => current().is_some(),
-        Condition::Matches(etags) => {
-            current().is_some_and(|current| etags.iter().any(|etag| *etag == current))
-        }
+        Condition::Matches(etags) => current().is_some_and(|current| etags.contains(&current)),
     }
 }
