@@ -90,6 +90,8 @@ struct Inner {
     replies: FastMap<RequestId, oneshot::Sender<Outcome>>,
     verdicts: HashMap<ConnectionId, Result<Hello, Refusal>>,
     lanes: HashMap<NodeId, Lanes>,
+    /// Empty between steps.
+    effects: Vec<Effect>,
 }
 
 impl Driver {
@@ -118,6 +120,7 @@ impl Driver {
                 replies: FastMap::new(),
                 verdicts: HashMap::new(),
                 lanes: HashMap::new(),
+                effects: Vec::new(),
             }),
         })
     }
@@ -128,13 +131,17 @@ impl Driver {
     }
 
     fn step_locked(&self, inner: &mut Inner, event: Event) {
-        let mut events = vec![event];
+        let mut effects = std::mem::take(&mut inner.effects);
         // What an effect leads to at once (a lane that is gone) is an event of its own, after the others.
-        while let Some(event) = events.pop() {
-            for effect in inner.replica.step(wall_clock::sample(), event) {
+        let (mut next, mut events) = (Some(event), Vec::new());
+        while let Some(event) = next {
+            inner.replica.step_into(wall_clock::sample(), event, &mut effects);
+            for effect in effects.drain(..) {
                 events.extend(self.act(inner, effect));
             }
+            next = events.pop();
         }
+        inner.effects = effects;
         if self.gate.check(wall_clock::boot_ms()).is_some() {
             self.opened.notify_waiters();
         }

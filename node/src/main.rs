@@ -37,8 +37,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    // One thread for links, clock and writer; connections of clients have more, see `http::workers`.
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+    // This thread alone for links, clock and writer; connections of clients have more, see `http::workers`. A runtime that
+    // could have several threads costs about a tenth more for each write.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("mneme-node: failed to start: {error}");

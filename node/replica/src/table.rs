@@ -2,9 +2,10 @@
 //!
 //! 64 shards by key hash, each behind a lock of its own that is held for one look-up or one merge:
 //! a reader never waits for a write to be stored, sent or acknowledged. In a shard a hash table
-//! finds a key, an ordered set lists keys. Only the replica writes.
+//! finds a key, runs of places in key order list keys. Only the replica writes.
 
 mod entry;
+mod ordered;
 mod rows;
 mod scan;
 mod shard;
@@ -208,13 +209,15 @@ impl Table {
     /// held counts as one of an unknown key. Others' clients are counted where they are served, and what comes from the
     /// file or in a delta was most likely held once.
     pub(crate) fn lock_for(&self, hashes: impl Iterator<Item = KeyHash>, is_own: bool) -> Locked<'_> {
-        let mut wanted = [false; SHARDS];
-        for hash in hashes {
-            wanted[shard_of(hash.number())] = true;
-        }
+        let mut wanted = hashes.fold(0_u64, |wanted, hash| wanted | 1 << shard_of(hash.number()));
+        let mut guards = Vec::with_capacity(wanted.count_ones() as usize);
         // In shard order: readers lock one at a time, the replica is the only one to lock several.
-        let guards = wanted.iter().zip(&self.shards).map(|(wanted, shard)| wanted.then(|| shard.write()));
-        Locked { guards: guards.collect(), table: self, is_own }
+        while wanted != 0 {
+            let shard = wanted.trailing_zeros() as usize;
+            guards.push((shard, self.shards[shard].write()));
+            wanted &= wanted - 1;
+        }
+        Locked { guards, table: self, is_own }
     }
 
     /// Calls `visit` with the outline of every key.
@@ -260,7 +263,8 @@ pub(crate) enum Stored {
 
 /// Write access to some shards of a table, taken together.
 pub(crate) struct Locked<'a> {
-    guards: Vec<Option<RwLockWriteGuard<'a, Shard>>>,
+    /// By the number of the shard.
+    guards: Vec<(usize, RwLockWriteGuard<'a, Shard>)>,
     table: &'a Table,
     is_own: bool,
 }
@@ -296,7 +300,9 @@ impl Locked<'_> {
     }
 
     fn shard(&mut self, hash: KeyHash) -> &mut Shard {
-        self.guards[shard_of(hash.number())].as_mut().expect("the caller locked the shards of its keys")
+        let number = shard_of(hash.number());
+        let place = self.guards.binary_search_by_key(&number, |(shard, _)| *shard);
+        &mut self.guards[place.expect("the caller locked the shards of its keys")].1
     }
 }
 
@@ -305,4 +311,5 @@ fn shard_of(number: u64) -> usize {
     (number >> 32) as usize % SHARDS
 }
 
+const _: () = assert!(SHARDS <= u64::BITS as usize, "the shards of a write are bits of a word");
 const _: () = assert!(DIGEST_BUCKETS.is_multiple_of(SHARDS), "a digest bucket lies in one shard");

@@ -19,6 +19,8 @@ use crate::driver::Driver;
 
 /// Messages that wait on one lane, at most: pushes are bounded by the replica, the rest is repeated by heartbeats.
 const LANE_MESSAGES_MAX: usize = 256;
+/// Bytes that most chunks have at most.
+const BUFFER_BYTES: usize = 8 << 10;
 /// Bytes handed to HTTP/2 at once.
 const CHUNK_BYTES: usize = 128 << 10;
 
@@ -147,17 +149,15 @@ impl Body for LaneBody {
             return Poll::Ready(None);
         };
         self.has_yielded = false;
-        // What waits goes together: one chunk, one write to the socket.
-        let (mut buffer, mut pushes, mut next) = (Vec::new(), 0, Some(first));
+        // What waits goes together: one chunk, one write to the socket. A push that is taken makes room for the next,
+        // which goes along.
+        let (mut buffer, mut next) = (Vec::with_capacity(BUFFER_BYTES), Some(first));
         while let Some(message) = next {
-            pushes += usize::from(matches!(message, Message::Push { .. }));
             wire::put_frame(&mut buffer, |buffer| codec::encode_message(&message, buffer));
-            next = if buffer.len() < CHUNK_BYTES { self.receiver.try_recv().ok() } else { None };
-        }
-        if let Some(taker) = self.taker.get() {
-            for _ in 0..pushes {
+            if let (Message::Push { .. }, Some(taker)) = (&message, self.taker.get()) {
                 taker.driver.step(Event::PushTaken { peer: taker.peer });
             }
+            next = if buffer.len() < CHUNK_BYTES { self.receiver.try_recv().ok() } else { None };
         }
         Poll::Ready(Some(Ok(Frame::data(buffer.into()))))
     }

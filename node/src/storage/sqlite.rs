@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use mneme_replica::codec;
 use mneme_replica::effect::Meta;
 use mneme_replica::id::NodeId;
@@ -13,7 +14,7 @@ use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, Row as _};
+use sqlx::{ConnectOptions, Connection, Executor, Row as _};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{Durability, FileSize, Identity, Storage, StorageError, StoredFrame};
@@ -281,7 +282,6 @@ impl Storage for SqliteStorage {
     }
 
     async fn frames(&mut self, after: u64, bytes: usize) -> Result<Vec<StoredFrame>, StorageError> {
-        use futures_util::TryStreamExt;
         let mut rows = sqlx::query("SELECT id, body FROM frames WHERE id > ? ORDER BY id")
             .bind(as_integer(after))
             .fetch(&mut self.connection);
@@ -313,7 +313,10 @@ impl Storage for SqliteStorage {
         let (one, another) = (frames.next(), frames.next());
         if first.is_none() && another.is_none() {
             if let Some(frame) = one {
-                insert(frame).execute(&mut self.connection).await.map_err(failed("append to the file"))?;
+                // Done when it says how many rows it changed. What it says after that is not waited for: it would wake this
+                // thread once more for each commit.
+                let mut results = self.connection.fetch_many(insert(frame));
+                results.try_next().await.map_err(failed("append to the file"))?;
             }
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! Both storages under one suite; then what only a file can suffer; then the writer.
 
 mod full;
+mod gathering;
 mod large;
 
 use std::collections::{BTreeMap, HashMap};

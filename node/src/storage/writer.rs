@@ -30,8 +30,8 @@ const COMPACTION_SLICE_BYTES_MAX: usize = 16 << 20;
 /// Dead bytes that are never worth a compaction.
 const DEAD_BYTES_MIN: u64 = 16 << 20;
 
-/// Turns that others get before a commit is taken, at most.
-const GATHER_TURNS_MAX: usize = 8;
+/// Time from the end of one commit for which the next waits for those who are about to write again, at most.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// What the writer asks of the node.
 pub trait Owner: Send + Sync + 'static {
@@ -66,6 +66,8 @@ struct Waiting {
     bytes: usize,
     meta: Option<Meta>,
     is_closed: bool,
+    /// The writer is told once so many entries wait; 0: of each.
+    wanted: usize,
     /// What waited was given up, because the disk does not answer: the writer has to know.
     is_given_up: bool,
 }
@@ -88,8 +90,11 @@ impl Queue {
         let mut waiting = self.0.waiting.lock();
         waiting.bytes += bytes;
         waiting.items.push_back((number, item));
+        let is_wanted = waiting.items.len() >= waiting.wanted;
         drop(waiting);
-        self.0.has_work.notify_one();
+        if is_wanted {
+            self.0.has_work.notify_one();
+        }
     }
 
     /// Replaces what the file remembers besides states.
@@ -131,6 +136,24 @@ impl Queue {
     pub fn give_up(&self, number: u64) {
         self.0.waiting.lock().is_given_up = true;
         self.drop_through(number);
+    }
+
+    /// Waits until so many entries wait, until `deadline` at most.
+    pub(super) async fn gathered(&self, wanted: usize, deadline: tokio::time::Instant) {
+        let gathered = async {
+            loop {
+                {
+                    let mut waiting = self.0.waiting.lock();
+                    if waiting.items.len() >= wanted || waiting.is_closed {
+                        return;
+                    }
+                    waiting.wanted = wanted;
+                }
+                self.0.has_work.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout_at(deadline, gathered).await;
+        self.0.waiting.lock().wanted = 0;
     }
 
     fn take(&self, bytes_max: usize) -> Vec<(u64, PersistItem)> {
@@ -179,8 +202,10 @@ pub struct Writer<S> {
     is_behind: bool,
     compaction: Compaction,
     file: FileSize,
-    /// Entries of the last commit.
-    last_entries: usize,
+    /// Entries of the last commit and those that waited when it ended: as many writes are under way.
+    under_way: usize,
+    /// When the last commit ended.
+    committed: tokio::time::Instant,
 }
 
 /// How far compaction is.
@@ -204,8 +229,9 @@ impl<S: Storage> Writer<S> {
     pub fn new(storage: S, stored: Stored, queue: Queue, owner: Arc<dyn Owner>) -> Self {
         let compaction = Compaction::default();
         let file = FileSize::default();
-        let (through, last_entries, is_behind) = (0, 0, false);
-        Self { storage, stored, queue, owner, through, is_behind, compaction, file, last_entries }
+        let (through, under_way, is_behind) = (0, 0, false);
+        let committed = tokio::time::Instant::now();
+        Self { storage, stored, queue, owner, through, is_behind, compaction, file, under_way, committed }
     }
 
     /// Writes until the queue is closed and empty, then closes the file. Not cancel-safe.
@@ -231,12 +257,8 @@ impl<S: Storage> Writer<S> {
                 self.compact().await?;
                 false
             } else {
-                // Whoever is about to write gets its turn first, and its write goes along: more turns while many write.
-                for _ in 0..self.last_entries.clamp(1, GATHER_TURNS_MAX) {
-                    tokio::task::yield_now().await;
-                }
+                self.gather().await;
                 let items = self.queue.take(COMMIT_BYTES_MAX);
-                self.last_entries = items.len();
                 let is_idle = items.is_empty();
                 self.commit(items, None).await?;
                 is_idle
@@ -244,6 +266,20 @@ impl<S: Storage> Writer<S> {
             if is_idle && !self.shrink().await? {
                 self.queue.0.has_work.notified().await;
             }
+        }
+    }
+
+    /// Lets those who are about to write do so: their writes go along.
+    ///
+    /// Whoever waited for the last commit writes again once it is answered, so three quarters of the writes that were
+    /// under way are waited for: fewer and larger commits, on all nodes at about the same time. One client, or two, wait
+    /// for nobody.
+    async fn gather(&mut self) {
+        // Whoever is ready to run gets its turn in any case.
+        tokio::task::yield_now().await;
+        let (wanted, deadline) = (self.under_way * 3 / 4, self.committed + GATHER_MAX);
+        if wanted > 1 && tokio::time::Instant::now() < deadline {
+            self.queue.gathered(wanted, deadline).await;
         }
     }
 
@@ -305,6 +341,8 @@ impl<S: Storage> Writer<S> {
         self.owner.committed(started.elapsed(), items.len(), size);
         if let Some((number, _)) = items.last() {
             self.through = *number;
+            self.under_way = items.len() + self.queue.0.waiting.lock().items.len();
+            self.committed = tokio::time::Instant::now();
             self.owner.persisted(self.through);
         }
         Ok(())

@@ -3,6 +3,7 @@
 use mneme_api::{Pattern, TableName};
 use mneme_replica::Replica;
 use mneme_replica::record::Record;
+use mneme_replica::status::DigestState;
 
 use crate::oracle::{Oracle, Violation};
 use crate::world::World;
@@ -20,6 +21,11 @@ pub(super) fn check(oracle: &Oracle, world: &World) -> Result<(), Violation> {
         }
         if !replica.is_ready() {
             return Err(Violation(format!("node {index} is not ready at the end: {:?}", replica.status())));
+        }
+        if let Some(member) =
+            replica.status().members.iter().find(|member| member.digest != DigestState::Equal)
+        {
+            return Err(Violation(format!("node {index} does not know that it is equal to {member:?}")));
         }
         let table = replica.table(&World::sessions());
         let held = oracle.sessions.keys().map(|key| {

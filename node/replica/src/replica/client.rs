@@ -244,7 +244,8 @@ fn check_operations(rules: &Rules, operations: &[Operation]) -> Result<(), Rejec
         if let Some(rejection) = rejection {
             return Err(rejection);
         }
-        if operation.action != Action::Get && !written.insert(&operation.key) {
+        let is_alone = operations.len() == 1;
+        if !is_alone && operation.action != Action::Get && !written.insert(&operation.key) {
             return Err(Rejection::BadBatch { reason: "a key occurs twice among the writes" });
         }
     }
@@ -285,11 +286,11 @@ impl Stamper<'_> {
         {
             return (OperationResult::Gone { etag: tombstone.version.etag() }, None);
         }
-        let etag = live.and_then(|live| live.value.as_ref()).map(|value| value.version.etag());
+        let etag = || live.and_then(|live| live.value.as_ref()).map(|value| value.version.etag());
         match &operation.action {
             Action::Put { value, ttl_ms, max_age_ms } => {
-                if !holds(&operation.condition, etag.as_deref()) {
-                    return (OperationResult::ConditionFailed { current: etag }, None);
+                if !holds(&operation.condition, etag) {
+                    return (OperationResult::ConditionFailed { current: etag() }, None);
                 }
                 let record = self.put(held.as_ref(), live, value, *ttl_ms, *max_age_ms);
                 let version = record.value.as_ref().map(|value| value.version.etag()).unwrap_or_default();
@@ -301,14 +302,14 @@ impl Stamper<'_> {
                 (result, Some(record))
             }
             Action::Delete => {
-                if !holds(&operation.condition, etag.as_deref()) {
-                    return (OperationResult::ConditionFailed { current: etag }, None);
+                if !holds(&operation.condition, etag) {
+                    return (OperationResult::ConditionFailed { current: etag() }, None);
                 }
                 let record = self.delete(held.as_ref());
                 let etag = record.value.as_ref().map(|value| value.version.etag()).unwrap_or_default();
                 (OperationResult::Deleted { etag }, Some(record))
             }
-            Action::Touch { ttl_ms, exact } => match (live, etag) {
+            Action::Touch { ttl_ms, exact } => match (live, etag()) {
                 (Some(live), Some(etag)) => {
                     let touch = self.touch(live, ttl_ms.unwrap_or(self.rules.default_ttl_ms), *exact);
                     let record = touch.map(|touch| Record { value: None, touch: Some(touch) });
@@ -321,7 +322,7 @@ impl Stamper<'_> {
                     let value = record.live().map(|(_, value)| value.clone());
                     let ttl_ms = live.deadline_ms() - self.now_ms;
                     let found = value.map(|value| OperationResult::Found {
-                        etag: etag.unwrap_or_default(),
+                        etag: etag().unwrap_or_default(),
                         value,
                         ttl_ms,
                     });
@@ -443,11 +444,11 @@ impl Stamper<'_> {
     }
 }
 
-fn holds(condition: &Condition, current: Option<&str>) -> bool {
+fn holds(condition: &Condition, current: impl FnOnce() -> Option<String>) -> bool {
     match condition {
         Condition::Always => true,
-        Condition::Absent => current.is_none(),
-        Condition::Present => current.is_some(),
-        Condition::Matches(etags) => current.is_some_and(|current| etags.iter().any(|etag| etag == current)),
+        Condition::Absent => current().is_none(),
+        Condition::Present => current().is_some(),
+        Condition::Matches(etags) => current().is_some_and(|current| etags.contains(&current)),
     }
 }

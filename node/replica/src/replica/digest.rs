@@ -65,7 +65,8 @@ impl Replica {
         for peer in peers {
             self.send(peer, Message::Digest { step, vector: vector.clone(), tables: tables.clone() });
         }
-        let early = self.members.iter_mut().filter_map(|(peer, member)| Some((*peer, member.early_digest.take()?)));
+        let early =
+            self.members.iter_mut().filter_map(|(peer, member)| Some((*peer, member.early_digest.take()?)));
         for (peer, digest) in early.collect::<Vec<_>>() {
             self.compare(peer, digest);
         }

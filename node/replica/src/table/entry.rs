@@ -1,6 +1,5 @@
 //! A live record as it lies in memory: 96 bytes and one block for key and value.
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -57,12 +56,7 @@ pub(super) fn value_parts(block: &[u8]) -> (&str, &[u8]) {
     (std::str::from_utf8(&packed[1..=length]).unwrap_or(""), &packed[1 + length..])
 }
 
-// Ordered by key alone, so that a scan walks keys and a replaced value takes the old one's place.
-impl Borrow<[u8]> for Block {
-    fn borrow(&self) -> &[u8] {
-        self.key()
-    }
-}
+// Ordered by key alone, so that a scan walks keys.
 impl PartialEq for Block {
     fn eq(&self, other: &Self) -> bool {
         self.key() == other.key()

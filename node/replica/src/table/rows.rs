@@ -37,12 +37,18 @@ impl<T: Hashed> Rows<T> {
         self.place(hash).map(|place| self.slab.get_mut(place))
     }
 
+    /// The row at a place that is taken.
+    pub(super) fn at(&self, place: Place) -> &T {
+        self.slab.get(place)
+    }
+
     /// Adds a row whose hash is not there.
-    pub(super) fn insert(&mut self, row: T) {
+    pub(super) fn insert(&mut self, row: T) -> Place {
         let number = row.hash().number();
         let place = self.slab.insert(row);
         let slab = &self.slab;
         self.places.insert_unique(number, place, |other| slab.get(*other).hash().number());
+        place
     }
 
     pub(super) fn remove(&mut self, hash: KeyHash) -> Option<T> {
@@ -79,9 +85,9 @@ struct Chunk<T> {
     taken: u64,
 }
 
-/// Where a row is.
+/// Where a row is, as long as it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place(u32);
+pub(super) struct Place(u32);
 
 impl Place {
     fn new(chunk: u32, row: u32) -> Self {
@@ -94,6 +100,16 @@ impl Place {
 
     const fn row(self) -> usize {
         (self.0 & 63) as usize
+    }
+
+    #[cfg(test)]
+    pub(super) fn numbered(number: usize) -> Self {
+        Self(u32::try_from(number).expect("few"))
+    }
+
+    #[cfg(test)]
+    pub(super) const fn number(self) -> usize {
+        self.0 as usize
     }
 }
 

@@ -100,8 +100,12 @@ impl Cursor {
         };
         let chunk: Vec<Block> = {
             let shard = table.shards[self.shard].read();
-            let range = shard.ordered.range::<[u8], _>((start, Bound::Unbounded));
-            range.take_while(|block| block.key().starts_with(prefix)).take(CHUNK_KEYS).cloned().collect()
+            shard
+                .blocks_from(start)
+                .take_while(|block| block.key().starts_with(prefix))
+                .take(CHUNK_KEYS)
+                .cloned()
+                .collect()
         };
         self.is_at_end = chunk.len() < CHUNK_KEYS;
         self.last = chunk.last().cloned();

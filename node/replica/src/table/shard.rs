@@ -1,11 +1,13 @@
 //! One shard: the states of some keys of a table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use mneme_api::{Key, TableKind};
 
 use super::entry::{Block, Entry, Tombstone};
-use super::rows::Rows;
+use super::ordered::{Keys, Ordered};
+use super::rows::{Place, Rows};
 use super::{Origins, Stored};
 use crate::id::KeyHash;
 use crate::record::{Body, Record, Subject, TouchRegister, Value, ValueRegister};
@@ -18,7 +20,8 @@ pub(super) struct Shard {
     tombstones: Rows<Tombstone>,
     /// Touch registers without a live value: rare, so not packed.
     orphans: BTreeMap<KeyHash, TouchRegister>,
-    pub(super) ordered: BTreeSet<Block>,
+    /// The live ones.
+    ordered: Ordered,
 }
 
 /// What a merge did: enough to keep count without looking again.
@@ -104,6 +107,11 @@ impl Shard {
             return Some((Some(key), entry.state(origins)));
         }
         Some((None, self.without_value(hash, origins)?))
+    }
+
+    /// The live ones in the order of their keys.
+    pub(super) fn blocks_from(&self, start: Bound<&[u8]>) -> impl Iterator<Item = &Block> {
+        self.ordered.places(&self.live, start).map(|place| &self.live.at(place).block)
     }
 
     pub(super) fn visit(&self, origins: &Origins, visit: &mut impl FnMut(KeyHash, &Record<Stored>)) {
@@ -253,8 +261,6 @@ impl Shard {
         if let Some(entry) = self.live_mut(hash) {
             entry.set_register(register, origins);
             entry.set_value(value);
-            let block = entry.block.clone();
-            self.ordered.replace(block);
             return;
         }
         let Subject::Key(key) = subject else {
@@ -264,8 +270,8 @@ impl Shard {
         self.remove_tombstone(hash);
         self.orphans.remove(&hash);
         let entry = Entry::new(hash, key.encoded(), value, register, origins);
-        self.ordered.replace(entry.block.clone());
-        self.live.insert(entry);
+        let place = self.live.insert(entry);
+        self.ordered.insert(&self.live, place);
     }
 
     fn store_orphan(&mut self, hash: KeyHash, touch: Option<TouchRegister>) {
@@ -276,13 +282,20 @@ impl Shard {
     }
 
     fn remove_live(&mut self, hash: KeyHash) -> bool {
-        let Some(entry) = self.live.remove(hash) else { return false };
-        self.ordered.remove(entry.block.key());
+        let Some(entry) = self.live.get(hash) else { return false };
+        self.ordered.remove(&self.live, entry.block.key());
+        self.live.remove(hash);
         true
     }
 
     fn remove_tombstone(&mut self, hash: KeyHash) {
         self.tombstones.remove(hash);
+    }
+}
+
+impl Keys for Rows<Entry> {
+    fn key(&self, place: Place) -> &[u8] {
+        self.at(place).block.key()
     }
 }
 
