@@ -36,6 +36,10 @@ const STORED_TOMBSTONE_BYTES: u64 = 110;
 /// How often the replica is told the time.
 pub const TICK: Duration = Duration::from_millis(50);
 
+/// Ticks for which the disk may be late: the step that publishes a large delta takes a second itself and hands over much,
+/// and then the writer needs a turn or two to take it.
+const LATE_TICKS_MAX: u32 = 2;
+
 /// How often it is looked whether the last link is gone.
 const UNLINKED_PAUSE: Duration = Duration::from_millis(10);
 
@@ -191,6 +195,7 @@ impl Driver {
     pub async fn run_clock(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut late_ticks = 0;
         loop {
             let event = tokio::select! {
                 biased;
@@ -198,8 +203,15 @@ impl Driver {
                 _ = ticks.tick() => Event::Tick,
                 () = self.work_left.notified() => Event::Resume,
             };
+            let is_tick = matches!(event, Event::Tick);
             self.step(event);
-            self.give_up_on_disk();
+            if is_tick {
+                late_ticks = if self.is_disk_late() { late_ticks + 1 } else { 0 };
+            }
+            if late_ticks > LATE_TICKS_MAX {
+                late_ticks = 0;
+                self.give_up_on_disk();
+            }
             // Long work goes on in slices, with everybody else in between.
             tokio::task::yield_now().await;
         }
@@ -208,15 +220,15 @@ impl Driver {
     /// A disk that does not answer must not hold up the cluster: peers' writes would wait here, and every write of
     /// everybody with them. What waits for it is given up, as on a full volume, and memory brings the file up to date.
     fn give_up_on_disk(&self) {
-        if !self.queue.is_overfull() {
-            return;
-        }
         let mut inner = self.inner.lock();
-        if inner.replica.is_commit_stalled() {
-            tracing::error!("the disk does not keep up: this node takes no writes of clients until it does");
-            self.step_locked(&mut inner, Event::PersistFailed { through: 0 });
-            self.queue.give_up(inner.replica.persist_number());
-        }
+        tracing::error!("the disk does not keep up: this node takes no writes of clients until it does");
+        self.step_locked(&mut inner, Event::PersistFailed { through: 0 });
+        self.queue.give_up(inner.replica.persist_number());
+    }
+
+    /// Whether more waits for the disk than should, and has waited for too long.
+    fn is_disk_late(&self) -> bool {
+        self.queue.is_overfull() && self.inner.lock().replica.is_commit_stalled()
     }
 
     /// Takes a write in and waits for its outcome. Dropping the future does not undo the write.
