@@ -3,7 +3,7 @@
 use mneme_api::{Pattern, TableName};
 use mneme_replica::Replica;
 use mneme_replica::record::Record;
-use mneme_replica::status::DigestState;
+use mneme_replica::status::{DigestState, MemberState, MemberStatus};
 
 use crate::oracle::{Oracle, Violation};
 use crate::world::World;
@@ -22,9 +22,10 @@ pub(super) fn check(oracle: &Oracle, world: &World) -> Result<(), Violation> {
         if !replica.is_ready() {
             return Err(Violation(format!("node {index} is not ready at the end: {:?}", replica.status())));
         }
-        if let Some(member) =
-            replica.status().members.iter().find(|member| member.digest != DigestState::Equal)
-        {
+        let members = replica.status().members;
+        let is_unsure =
+            |member: &&MemberStatus| member.state == MemberState::Live && member.digest != DigestState::Equal;
+        if let Some(member) = members.iter().find(is_unsure) {
             return Err(Violation(format!("node {index} does not know that it is equal to {member:?}")));
         }
         let table = replica.table(&World::sessions());
