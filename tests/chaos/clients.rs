@@ -275,14 +275,10 @@ impl Client {
     async fn insist(&mut self, action: impl Fn(u64) -> Action) -> Option<Outcome> {
         while !self.shared.is_over() {
             let outcome = self.attempt(action(self.shared.number())).await;
-            match outcome {
-                Outcome::Ok | Outcome::Saw(_) | Outcome::Rejected { found_nothing: true } => {
-                    return Some(outcome);
-                }
-                Outcome::Rejected { found_nothing: false } | Outcome::Unknown => {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
+            if outcome.is_answer() {
+                return Some(outcome);
             }
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
         None
     }

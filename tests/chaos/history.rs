@@ -100,6 +100,13 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    /// Whether it worked, or was told that there is nothing to work on.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(self, Self::Ok | Self::Saw(_) | Self::Rejected { found_nothing: true })
+    }
+}
+
 /// What a read saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -36,6 +36,9 @@ use self::link::Link;
 use self::report::Report;
 use self::site::Site;
 
+/// Time between two faults in which nothing is wrong: what clients see then is no fault's doing.
+const SETTLE: Duration = Duration::from_millis(700);
+
 /// Breaks a cluster in every way and checks what its clients saw.
 #[derive(Debug, Parser)]
 struct Cli {
@@ -195,6 +198,7 @@ impl Run {
                 ms(disturbance.undone_us, disturbance.whole_us),
             );
             shared.recorder.write(&Line::Fault(disturbance));
+            tokio::time::sleep(SETTLE).await;
         }
 
         shared.end();

@@ -62,13 +62,12 @@ impl Report {
 
     fn count(&mut self, operation: &Operation) {
         match operation.outcome {
-            // "There is nothing" is an answer too.
-            Outcome::Ok | Outcome::Saw(_) | Outcome::Rejected { found_nothing: true } => {
+            _ if operation.outcome.is_answer() => {
                 self.acknowledged += 1;
                 self.acknowledged_writes += u64::from(is_write(&operation.action));
             }
-            Outcome::Rejected { found_nothing: false } => self.rejected += 1,
             Outcome::Unknown => self.unknown += 1,
+            _ => self.rejected += 1,
         }
     }
 
@@ -139,13 +138,10 @@ fn stalls(history: &History) -> Vec<(u64, u64)> {
     let mut stalls = Vec::new();
     let at_rest_us = history.at_rest_us.unwrap_or(u64::MAX);
     for operation in history.operations.iter().filter(|operation| operation.start_us < at_rest_us) {
-        if matches!(
-            operation.outcome,
-            Outcome::Ok | Outcome::Saw(_) | Outcome::Rejected { found_nothing: true }
-        ) {
-            if let Some(last_us) = last_us.insert(operation.client, operation.end_us) {
-                stalls.push((last_us, operation.end_us));
-            }
+        if operation.outcome.is_answer()
+            && let Some(last_us) = last_us.insert(operation.client, operation.end_us)
+        {
+            stalls.push((last_us, operation.end_us));
         }
     }
     stalls

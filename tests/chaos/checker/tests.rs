@@ -225,7 +225,7 @@ fn deadlines_are_kept_by_either_side() {
     // By the clock of the node that was asked.
     let wrong = Disturbance { wrong_clock: Some(1), cut: vec![], ..cut(0, 0, 2, 9) };
     for look in [read(1, 3, None), read(1, 7, Some(10))] {
-        assert_finds(&history(&[brief.clone(), look], &[wrong.clone()]), &[]);
+        assert_finds(&history(&[brief.clone(), look], std::slice::from_ref(&wrong)), &[]);
     }
     assert_finds(&history(&[brief, read(2, 3, None)], &[wrong]), &[Finding::FalseLogout]);
 }
