@@ -64,13 +64,14 @@ impl Replica {
         Ok(())
     }
 
-    /// Another live process has our id: of the two the younger goes.
+    /// Another live process has our id: of the two the younger goes. It must not tell the elder that it is the double, for
+    /// whoever is told that ends.
     fn meet_double(&mut self, hello: &Hello) -> Refusal {
-        let node = hello.origin.node;
-        let refusal = Refusal::DuplicateId { node };
+        let refusal = Refusal::DuplicateId { node: hello.origin.node };
         let uptime_ms = self.boot_ms - self.started_boot_ms;
         if (hello.uptime_ms, hello.origin.epoch) > (uptime_ms, self.settings.origin.epoch) {
-            self.effects.push(Effect::Exit { refusal: refusal.clone() });
+            self.effects.push(Effect::Exit { refusal });
+            return Refusal::Stopping;
         }
         refusal
     }

@@ -121,13 +121,18 @@ fn another_cluster_another_kind_and_oneself_are_refused_by_name() {
 }
 
 #[test]
-fn the_younger_of_two_processes_with_one_id_goes() {
-    let mut bench = Bench::sessions();
-    let peer = Bench::new(2, Vec::new(), true);
-    let origin = Origin { epoch: 77, ..bench.replica.settings.origin };
-    let hello = Hello { origin, uptime_ms: 1_000_000, ..peer.replica.hello() };
-    bench.tell(Event::Greeted { connection: ConnectionId(1), hello, dialled: None });
-    assert!(bench.seen.iter().any(|effect| matches!(effect, Effect::Exit { .. })));
+fn the_younger_of_two_processes_with_one_id_goes_and_the_elder_is_not_told_to() {
+    let (mut elder, mut younger) = (Bench::sessions(), Bench::sessions());
+    elder.pass(500);
+    younger.replica.settings.origin.epoch += 1;
+    let exits = |bench: &Bench| bench.seen.iter().any(|effect| matches!(effect, Effect::Exit { .. }));
+    let node = elder.replica.settings.origin.node;
+    // Whoever of them dials, the other may be the one who notices.
+    assert_eq!(younger.greet(elder.replica.hello()), Some(Err(Refusal::Stopping)));
+    assert!(exits(&younger));
+    assert_eq!(elder.greet(younger.replica.hello()), Some(Err(Refusal::DuplicateId { node })));
+    elder.tell(Event::Refused { address: "n9:7071".to_owned(), refusal: Refusal::Stopping });
+    assert!(!exits(&elder));
 }
 
 #[test]
