@@ -36,6 +36,11 @@ impl Disk {
         self.queued.is_empty() && self.queued_meta.is_none()
     }
 
+    /// Entries in the file.
+    pub(crate) fn entries(&self) -> u64 {
+        self.committed.len() as u64
+    }
+
     /// One group commit; returns the number of the last entry in the file.
     pub(crate) fn commit(&mut self) -> Option<u64> {
         self.meta = self.queued_meta.take().unwrap_or_else(|| self.meta.clone());

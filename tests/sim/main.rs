@@ -8,6 +8,7 @@ mod fault;
 mod invariants;
 mod oracle;
 mod rng;
+mod steady;
 mod storm;
 mod weather;
 mod workload;
@@ -40,6 +41,9 @@ struct Arguments {
     /// Plant a fault around the core, to see it caught.
     #[arg(long)]
     plant: Option<Fault>,
+    /// Instead of seeds: so many days of steady traffic on three nodes, to see that nothing grows.
+    #[arg(long, conflicts_with_all = ["seeds", "seed", "weather", "plant"])]
+    days: Option<u64>,
     /// Print what the replicas notice.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -48,6 +52,9 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     world::TRACED.store(arguments.trace, Ordering::Relaxed);
+    if let Some(days) = arguments.days {
+        return live_steadily(days);
+    }
     let weather = arguments.weather.unwrap_or_else(|| Weather::of(arguments.plant));
     let seeds = match arguments.seed {
         Some(seed) => seed..seed + 1,
@@ -86,6 +93,19 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn live_steadily(days: u64) -> ExitCode {
+    match steady::run(days * 24) {
+        Ok(summary) => {
+            println!("{days} days, {} requests, {} states of replicas", summary.requests, summary.states);
+            ExitCode::SUCCESS
+        }
+        Err(violation) => {
+            println!("{}", violation.0);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::ValueEnum;
@@ -108,6 +128,12 @@ mod tests {
             let (first, second) = (run(seed, None), run(seed, None));
             assert_eq!(first.ok(), second.ok());
         }
+    }
+
+    #[test]
+    fn steady_traffic_needs_no_more_and_more() {
+        let ended = crate::steady::run(7);
+        assert!(ended.is_ok(), "{:?}", ended.err());
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(crate) enum Weather {
     /// Three to seven nodes; besides, what people do to them: copied disks, clocks set wrong by minutes, other tables
     /// at a restart, members away for longer than anything lives; disks that take seconds; evictions.
     Stormy,
+    /// Three nodes and nothing but traffic and restarts, for days: see `--days`.
+    #[value(skip)]
+    Steady,
 }
 
 impl Weather {
@@ -30,7 +33,7 @@ impl Weather {
     pub(crate) fn nodes_min(self) -> usize {
         match self {
             Self::Rough => 2,
-            Self::Stormy => 3,
+            Self::Stormy | Self::Steady => 3,
         }
     }
 
@@ -38,6 +41,7 @@ impl Weather {
         match self {
             Self::Rough => 3,
             Self::Stormy => 5,
+            Self::Steady => 1,
         }
     }
 
@@ -46,6 +50,10 @@ impl Weather {
         let (mut sessions, mut cache) =
             (TableConfig::new(World::sessions()), TableConfig::new(World::cache()));
         cache.kind = TableKind::Cache;
+        if self == Self::Steady {
+            sessions.max_age = Duration::from_millis(STORM_MAX_AGE_MS);
+            sessions.default_ttl = Duration::from_millis(STORM_MAX_AGE_MS / 2);
+        }
         if self == Self::Stormy {
             let max_age_ms = if is_configured_anew { STORM_MAX_AGE_MS / 2 } else { STORM_MAX_AGE_MS };
             sessions.max_age = Duration::from_millis(max_age_ms);

@@ -59,19 +59,22 @@ pub(crate) struct Summary {
 
 /// Runs one seed, with a planted fault or without.
 pub(crate) fn run(seed: u64, weather: Weather, fault: Option<Fault>) -> Result<Summary, Violation> {
-    let mut run = Run {
-        world: World::new(seed, weather, fault),
-        oracle: Oracle::default(),
-        rough_until_ms: ROUGH_MS,
-        wishes: BTreeMap::new(),
-        next_request: 0,
-        next_session: 0,
-        pair_number: 0,
-    };
-    run.go()
+    Run::new(seed, weather, fault).go()
 }
 
 impl Run {
+    pub(crate) fn new(seed: u64, weather: Weather, fault: Option<Fault>) -> Self {
+        Self {
+            world: World::new(seed, weather, fault),
+            oracle: Oracle::default(),
+            rough_until_ms: ROUGH_MS,
+            wishes: BTreeMap::new(),
+            next_request: 0,
+            next_session: 0,
+            pair_number: 0,
+        }
+    }
+
     fn go(&mut self) -> Result<Summary, Violation> {
         while self.world.now_ms < self.rough_until_ms {
             let pause_ms = self.world.rng.between(1, 40);
@@ -93,13 +96,18 @@ impl Run {
         }
         invariants::check_end(&self.oracle, &self.world)?;
         invariants::check_answered(self.wishes.values().next())?;
-        Ok(Summary {
+        Ok(self.summary())
+    }
+
+    /// What was done so far.
+    pub(crate) fn summary(&self) -> Summary {
+        Summary {
             sessions: self.oracle.sessions.len(),
             requests: self.next_request,
             simulated_ms: self.world.now_ms,
             states: self.world.states,
             trace: self.world.trace,
-        })
+        }
     }
 
     pub(crate) fn advance(&mut self, pause_ms: u64) {

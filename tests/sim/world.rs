@@ -112,7 +112,7 @@ impl World {
     pub(crate) fn new(seed: u64, weather: Weather, fault: Option<Fault>) -> Self {
         let mut rng = Rng::new(seed);
         let count = weather.nodes_min() + rng.index(weather.nodes_spread());
-        let loss_percent = if rng.percent(50) { 0 } else { rng.between(0, 6) };
+        let loss_percent = if rng.percent(50) || weather == Weather::Steady { 0 } else { rng.between(0, 6) };
         let mut world = Self {
             rng,
             now_ms: 0,
@@ -346,6 +346,11 @@ impl World {
             !self.cuts.contains(&pair) && self.last_cut_ms.get(&pair).is_none_or(|cut| *cut <= since)
         };
         is_undisturbed(a) && is_undisturbed(b) && is_whole((a, b)) && is_whole((b, a))
+    }
+
+    /// Asks a node to stop.
+    pub(crate) fn drain(&mut self, index: usize) {
+        self.step(index, Event::Drain);
     }
 
     /// Whether there is anybody with whom a node could talk for so long.

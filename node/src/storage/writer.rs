@@ -153,7 +153,13 @@ impl Queue {
             }
         };
         let _ = tokio::time::timeout_at(deadline, gathered).await;
-        self.0.waiting.lock().wanted = 0;
+        let mut waiting = self.0.waiting.lock();
+        waiting.wanted = 0;
+        // The word that something else is to be done may have been taken here.
+        if waiting.is_closed || waiting.is_given_up || waiting.meta.is_some() {
+            drop(waiting);
+            self.0.has_work.notify_one();
+        }
     }
 
     fn take(&self, bytes_max: usize) -> Vec<(u64, PersistItem)> {

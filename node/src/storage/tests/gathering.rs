@@ -41,3 +41,29 @@ async fn who_closes_the_file_waits_for_nobody() {
     gathered.await;
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
+
+#[tokio::test]
+async fn a_file_that_is_closed_while_a_commit_waits_for_company_is_closed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let recovered = recover(directory.path()).await.expect("a new file");
+    let bench = Bench::new(recovered.replica, 1 << 20);
+    let writer = Writer::new(recovered.storage, recovered.stored, bench.queue.clone(), bench.clone());
+    let closing = {
+        let bench = bench.clone();
+        async move {
+            for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+                bench.put("sessions", key, b"v");
+            }
+            let last = bench.replica.lock().persist_number();
+            // The next commit would wait for as many again, and none comes.
+            while *bench.through.lock() < last {
+                tokio::task::yield_now().await;
+            }
+            tokio::task::yield_now().await;
+            bench.queue.close();
+        }
+    };
+    let both = async { tokio::join!(writer.run(), closing) };
+    let (written, ()) = tokio::time::timeout(PATIENCE, both).await.expect("the writer ends");
+    written.expect("a good volume");
+}
