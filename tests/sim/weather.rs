@@ -51,6 +51,8 @@ impl Weather {
             (TableConfig::new(World::sessions()), TableConfig::new(World::cache()));
         cache.kind = TableKind::Cache;
         if self == Self::Steady {
+            // An origin is remembered for as long as anything that it wrote in any table may live.
+            cache.max_age = Duration::from_millis(STORM_MAX_AGE_MS);
             sessions.max_age = Duration::from_millis(STORM_MAX_AGE_MS);
             sessions.default_ttl = Duration::from_millis(STORM_MAX_AGE_MS / 2);
         }
