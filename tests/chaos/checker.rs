@@ -187,12 +187,17 @@ impl<'a> Registers<'a> {
         }
     }
 
-    /// It deletes for certain what the node held when it began, and may delete what came later.
+    /// It deletes for certain what the node held when it began, unless somebody else has begun to delete that: then there
+    /// is nothing left to delete, and the other delete is the one that counts. It may delete what came later.
     fn sign_out_everywhere(&mut self, user: u64, operation: &Operation) {
         let Some(write) = Write::of(operation) else { return };
         for session in self.sessions_of.get(&user).into_iter().flatten() {
             let Some(register) = self.sessions.get_mut(session) else { continue };
-            let held = register.is_held(operation.node, operation.start_us, &self.excuses);
+            if write.is_acknowledged() && register.begins_after(operation.end_us) {
+                continue;
+            }
+            let held = register.is_held(operation.node, operation.start_us, &self.excuses)
+                && !register.is_delete_begun(operation.end_us);
             register.write(None, if held { write } else { write.perhaps() });
         }
     }

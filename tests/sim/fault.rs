@@ -16,7 +16,7 @@ pub(crate) enum Fault {
     TombstoneDropped,
     /// A delta's tombstones are left out while its vector is taken.
     TombstoneDroppedFromDelta,
-    /// A peer's acknowledgement says more than it has applied.
+    /// A peer acknowledges writes when they arrive, and applies them later.
     AckBeforeApply,
     /// The stored vector is what memory held at the crash.
     StoredVectorFromMemory,
@@ -48,7 +48,7 @@ pub(crate) enum Fault {
     ValueDropped,
     /// A pushed value is not the one that was written.
     ValueReplaced,
-    /// A pushed touch ends the session a quarter of an hour early.
+    /// A pushed touch ends the session at once.
     TouchShortened,
     /// A delta's touch registers are left out while its vector is taken.
     TouchDroppedFromDelta,
@@ -116,7 +116,7 @@ impl Fault {
             }
             (Self::TouchShortened, Message::Push { writes }) => bend_writes(writes, |write| {
                 for touch in write.rows.iter_mut().filter_map(|row| row.record.touch.as_mut()) {
-                    touch.idle_deadline_ms = touch.idle_deadline_ms.saturating_sub(900_000);
+                    touch.idle_deadline_ms = touch.idle_deadline_ms.saturating_sub(2_000_000);
                 }
             }),
             (Self::TouchDroppedFromDelta, Message::DeltaPage { delta, page, mut rows, vector }) => {
@@ -138,10 +138,6 @@ impl Fault {
             }
             (Self::DeltaRowsLost, Message::DeltaPage { delta, page, vector, .. }) => {
                 Message::DeltaPage { delta, page, rows: Vec::new(), vector }
-            }
-            (Self::AckBeforeApply, Message::Ack { origin, refused_clock, .. }) => {
-                let (applied, durable) = (u64::MAX, u64::MAX);
-                Message::Ack { origin, applied, durable, refused_clock }
             }
             (_, message) => message,
         }

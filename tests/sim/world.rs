@@ -604,6 +604,16 @@ impl World {
         if self.is_cut(node, place) || self.rng.percent(self.loss_percent) {
             return;
         }
+        if self.fault == Some(Fault::AckBeforeApply)
+            && let Message::Push { writes } = &message
+            && let Some(last) = writes.last()
+        {
+            let (applied, durable) = (last.dot.sequence, last.dot.sequence);
+            let ack = Message::Ack { origin: from, applied, durable, refused_clock: false };
+            self.schedule(2, Item::Deliver { from: peer, to: from, message: ack });
+            self.schedule(300, Item::Deliver { from, to: peer, message });
+            return;
+        }
         let message = match (self.fault, message) {
             (Some(Fault::DeltaVectorAtEnd), Message::DeltaPage { delta, page, rows, vector: Some(_) }) => {
                 let vector = self.nodes[node].replica.as_ref().map(|replica| replica.vector());

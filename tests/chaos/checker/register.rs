@@ -40,6 +40,11 @@ impl Write {
         Self { acknowledged_us: None, ..self }
     }
 
+    /// Whether it is known to have been done.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.acknowledged_us.is_some()
+    }
+
     /// Where and when it was acknowledged, when that was before `us`.
     fn acknowledged_before(&self, us: u64) -> Option<(usize, u64)> {
         self.acknowledged_us.filter(|acknowledged_us| *acknowledged_us < us).map(|at| (self.node, at))
@@ -86,6 +91,16 @@ impl Register {
                     .acknowledged_before(at_us)
                     .is_some_and(|written| !excuses.may_miss(written, (node, at_us)))
         })
+    }
+
+    /// Whether nothing was stored in it until then.
+    pub(super) fn begins_after(&self, us: u64) -> bool {
+        self.writes.iter().all(|(value, write)| value.is_none() || write.start_us > us)
+    }
+
+    /// Whether anybody had begun to delete it by then.
+    pub(super) fn is_delete_begun(&self, by_us: u64) -> bool {
+        self.writes.iter().any(|(value, write)| value.is_none() && write.start_us <= by_us)
     }
 
     /// Judges what an operation saw here.
@@ -175,7 +190,10 @@ impl Register {
 
     /// Whether it was certainly past its deadline before the look began.
     fn has_expired(&self, look: &Operation) -> bool {
-        let mut prolonged = self.expired_us.iter().filter(|(start_us, _)| *start_us <= look.end_us);
+        // Not by the look itself, if that was a touch.
+        let before =
+            |(start_us, _): &&(u64, Option<u64>)| *start_us <= look.end_us && *start_us != look.start_us;
+        let mut prolonged = self.expired_us.iter().filter(before);
         prolonged.all(|(_, expired_us)| expired_us.is_some_and(|us| us + CLOCKS_DIFFER_US < look.start_us))
     }
 

@@ -99,7 +99,15 @@ fn a_session_that_is_back_is_revived_however_it_shows() {
         assert_found(&[sign_in(0, 1), sign_out(0, 2, Outcome::Ok), look], Finding::RevivedSession);
     }
     let everywhere = op(2, 2, Action::SignOutEverywhere { user: 1 }, Outcome::Ok);
-    assert_found(&[sign_in(0, 1), everywhere, read(1, 3, Some(10))], Finding::RevivedSession);
+    assert_found(&[sign_in(0, 1), everywhere.clone(), read(1, 3, Some(10))], Finding::RevivedSession);
+    // One that was over before the session began changes nothing of the next.
+    let earlier = op(2, 0, Action::SignOutEverywhere { user: 1 }, Outcome::Ok);
+    let operations = [earlier, sign_in(0, 1), everywhere.clone(), read(1, 3, Some(10))];
+    assert_found(&operations, Finding::RevivedSession);
+    // What somebody had signed out before it counts by that alone, here across a cut.
+    let operations = [sign_in(0, 0), sign_out(0, 1, Outcome::Ok), everywhere, read(1, 3, Some(10))];
+    let findings = check(&history(&operations, &[cut(0, 1, 1, 4)]));
+    assert_eq!((findings.excused, findings.is_clean()), (1, true), "{:?}", findings.described());
 }
 
 #[test]

@@ -297,6 +297,10 @@ impl Replica {
 
     /// Keeps the transport and the file informed of who the members are.
     fn remember_members(&mut self) {
+        if self.is_drained {
+            // It has said goodbye and hears nobody: that must not look at the next start as if it had been alone.
+            return;
+        }
         let address = |(node, member): (&NodeId, &crate::membership::Member)| {
             (!member.address.is_empty()).then(|| (member.address.clone(), Some(*node)))
         };

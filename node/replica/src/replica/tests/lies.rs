@@ -75,7 +75,9 @@ fn a_longest_life_beyond_all_stops_no_write() {
     // The codec takes none: this is what would become of one.
     let (mut bench, peer, _) = bench();
     let table = TableInfo { name: name("t"), kind: TableKind::Session, max_age_ever_ms: u64::MAX };
-    let heartbeat = Heartbeat { tables: vec![table], ..Heartbeat::default() };
+    let now_ms = START_MS + bench.ms;
+    let clocks = Heartbeat { node_time_ms: now_ms, wall_time_ms: now_ms, ..Heartbeat::default() };
+    let heartbeat = Heartbeat { tables: vec![table], ..clocks };
     bench.hear(&peer.replica, Message::Heartbeat(Box::new(heartbeat)));
     bench.one_if_local("a", Action::Delete);
     bench.pass(11_000);

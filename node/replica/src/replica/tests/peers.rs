@@ -318,3 +318,17 @@ fn a_member_that_lacks_the_last_writes_alone_is_not_far_behind() {
     let (lag_writes, lag_ms) = lag(&circle);
     assert!(lag_writes > 0 && lag_ms >= 900, "{lag_writes} writes, {lag_ms} ms");
 }
+
+#[test]
+fn a_stop_that_takes_long_is_not_remembered_as_having_been_alone() {
+    let (mut bench, peer) = (Bench::sessions(), Bench::new(2, Vec::new(), true));
+    bench.meet(&peer.replica);
+    bench.pass(100);
+    let lived = bench.replica.meta.last_live.clone();
+    assert_eq!(lived, [NodeId::new(2)]);
+    bench.tell(Event::Drain);
+    bench.pass(100);
+    assert!(bench.seen.iter().any(|effect| matches!(effect, Effect::Drained)));
+    bench.pass(2_000);
+    assert_eq!(bench.replica.meta.last_live, lived);
+}
