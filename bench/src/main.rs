@@ -58,6 +58,9 @@ enum Command {
         /// The same steps, too short for figures that mean anything; a check that all of it works.
         #[arg(long)]
         quick: bool,
+        /// Rounds in which systems are compared. [default: 3; with --quick 1]
+        #[arg(long)]
+        rounds: Option<usize>,
         /// Where benchmarks.md goes. [default: docs; with --quick target/bench]
         #[arg(long)]
         docs: Option<PathBuf>,
@@ -125,16 +128,16 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::All { quick, docs } => {
+        Command::All { quick, rounds, docs } => {
             let docs = docs.unwrap_or_else(|| if quick { "target/bench".into() } else { "docs".into() });
-            all(quick, &docs).await
+            all(quick, rounds, &docs).await
         }
         Command::Part { parts, quick } => {
             if parts.iter().any(|part| part.needs_packages()) && lacks_packages() {
                 return Ok(ExitCode::from(EXIT_UNAVAILABLE));
             }
             machine::refuse_memory()?;
-            let mut session = Session::new(quick);
+            let mut session = Session::new(quick, None);
             session.results.machine = machine::machine().await?;
             session.run(&parts).await?;
             print(&session.results)
@@ -162,13 +165,13 @@ fn lacks_packages() -> bool {
     missing.is_some()
 }
 
-async fn all(is_quick: bool, docs: &Path) -> anyhow::Result<ExitCode> {
+async fn all(is_quick: bool, rounds: Option<usize>, docs: &Path) -> anyhow::Result<ExitCode> {
     if lacks_packages() {
         return Ok(ExitCode::from(EXIT_UNAVAILABLE));
     }
     machine::refuse_memory()?;
     std::fs::create_dir_all(docs.join("benchmarks"))?;
-    let mut session = Session::new(is_quick);
+    let mut session = Session::new(is_quick, rounds);
     session.results.machine = machine::machine().await?;
     for part in Part::ALL {
         let outcome = session.run(&[part]).await;

@@ -55,8 +55,9 @@ pub(crate) struct Session {
 
 impl Session {
     /// `is_quick`: the same steps, too short for figures that mean anything.
-    pub(crate) fn new(is_quick: bool) -> Self {
-        let (rounds, cell_seconds, warm_seconds) = if is_quick { (1, 0.3, 0.1) } else { (3, 2.5, 0.5) };
+    pub(crate) fn new(is_quick: bool, rounds: Option<usize>) -> Self {
+        let (usual, cell_seconds, warm_seconds) = if is_quick { (1, 0.3, 0.1) } else { (3, 2.5, 0.5) };
+        let rounds = rounds.unwrap_or(usual).max(1);
         let settings =
             Settings { quick: is_quick, rounds, cell_seconds, warm_seconds, ..Settings::default() };
         let results = Results { settings, ..Results::default() };
