@@ -1,3 +1,4 @@
 #![no_main]
 
-mneme_fuzz::target!(mneme_parsers::config::check);
+// An alias that names what it is part of is followed for as many levels as the reader takes.
+mneme_fuzz::target!(mneme_parsers::config::check, 4 << 20, 512);
