@@ -196,8 +196,8 @@ impl<'a> Registers<'a> {
             if write.is_acknowledged() && register.begins_after(operation.end_us) {
                 continue;
             }
-            let held = register.is_held(operation.node, operation.start_us, &self.excuses)
-                && !register.is_delete_begun(operation.end_us);
+            let held =
+                register.is_held(operation, &self.excuses) && !register.is_delete_begun(operation.end_us);
             register.write(None, if held { write } else { write.perhaps() });
         }
     }

@@ -83,14 +83,16 @@ impl Register {
         self.expired_us.push((write.start_us, expired_us));
     }
 
-    /// Whether a node certainly held it at that time, if nobody deleted it before.
-    pub(super) fn is_held(&self, node: usize, at_us: u64, excuses: &Excuses<'_>) -> bool {
-        self.writes.iter().any(|(value, write)| {
+    /// Whether the node that was asked certainly held it, if nobody deleted it before. What has expired there it does not
+    /// hold, though it may live on by a touch on the other side of a cut.
+    pub(super) fn is_held(&self, by: &Operation, excuses: &Excuses<'_>) -> bool {
+        let is_there = self.writes.iter().any(|(value, write)| {
             value.is_some()
                 && write
-                    .acknowledged_before(at_us)
-                    .is_some_and(|written| !excuses.may_miss(written, (node, at_us)))
-        })
+                    .acknowledged_before(by.start_us)
+                    .is_some_and(|written| !excuses.may_miss(written, (by.node, by.start_us)))
+        });
+        is_there && (!self.expires || self.lives(by, excuses))
     }
 
     /// Whether nothing was stored in it until then.

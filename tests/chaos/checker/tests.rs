@@ -230,6 +230,12 @@ fn deadlines_are_kept_by_either_side() {
     for value in [None, Some(10)] {
         assert_clean(&[brief.clone(), touch(4, Outcome::Unknown), read(1, 7, value)]);
     }
+    // Signed out everywhere after it had expired there, and prolonged on the other side of a cut.
+    let far = op(2, 4, Action::Touch { session: 1, ttl_ms: 9_000 }, Outcome::Ok);
+    let everywhere = op(0, 6, Action::SignOutEverywhere { user: 1 }, Outcome::Ok);
+    let lived_on = [brief.clone(), far, everywhere, read(0, 9, Some(10))];
+    assert_finds(&history(&lived_on, &[cut(0, 2, 3, 8)]), &[]);
+    assert_finds(&history(&lived_on, &[]), &[Finding::RevivedSession]);
     // By the clock of the node that was asked.
     let wrong = Disturbance { wrong_clock: Some(1), cut: vec![], ..cut(0, 0, 2, 9) };
     for look in [read(1, 3, None), read(1, 7, Some(10))] {
