@@ -13,6 +13,23 @@ use crate::message::{Heartbeat, Hello, MemberInfo, Message, Refusal, TableInfo};
 use crate::time::signed;
 use crate::version_vector::VersionVector;
 
+/// What others say of this node's clock.
+#[derive(Clone, Copy, Default)]
+struct ClockVotes {
+    all: usize,
+    /// Whose clocks are so far ahead that what they stamp is refused here.
+    ahead: usize,
+    /// Whose clocks are so far behind that they refuse what is stamped here.
+    behind: usize,
+}
+
+impl ClockVotes {
+    /// Of two nodes nobody can say, and the one that is refused counts as wrong.
+    fn is_slow(self) -> bool {
+        self.all > 1 && self.ahead * 2 > self.all
+    }
+}
+
 impl Replica {
     pub(super) fn greeted(&mut self, connection: ConnectionId, hello: Hello, dialled: Option<String>) {
         let verdict = self.judge(&hello);
@@ -342,7 +359,10 @@ impl Replica {
 
     /// Whether a majority of the others in contact refuses what this node stamps, or will once it has heard of its clock.
     pub(super) fn is_clock_wrong(&self) -> bool {
-        self.is_said_by_most(|member| member.refuses_clock() || self.is_behind_us(member))
+        let (all, refusing) = self.timekeepers().fold((0, 0), |(all, refusing), member| {
+            (all + 1, refusing + usize::from(member.refuses_clock() || self.is_behind_us(member)))
+        });
+        refusing * 2 > all
     }
 
     /// The members in contact that have told what time they go by.
@@ -351,16 +371,23 @@ impl Replica {
         self.members.values().filter(|member| member.is_in_contact).filter(has_told)
     }
 
-    fn is_said_by_most(&self, is_said: impl Fn(&Member) -> bool) -> bool {
-        let (all, saying) = self
-            .timekeepers()
-            .fold((0, 0), |(all, saying), member| (all + 1, saying + usize::from(is_said(member))));
-        saying * 2 > all
-    }
-
     /// Whether this node goes by a clock that most of the others contradict: what has expired cannot be told by it.
     pub(super) fn is_clock_contradicted(&self) -> bool {
-        self.is_said_by_most(|member| self.is_behind_us(member)) || self.is_clock_slow()
+        let votes = self.clock_votes();
+        votes.behind * 2 > votes.all || votes.is_slow()
+    }
+
+    /// What those who have told their time say of this node's, in one look: it is asked for at every step.
+    fn clock_votes(&self) -> ClockVotes {
+        let offset_ms = self.time.offset_ms();
+        self.timekeepers().fold(ClockVotes::default(), |votes, member| {
+            let skew_ms = member.skew_ms(offset_ms).unwrap_or(0);
+            ClockVotes {
+                all: votes.all + 1,
+                ahead: votes.ahead + usize::from(skew_ms > signed(VERSION_AHEAD_MS_MAX)),
+                behind: votes.behind + usize::from(-skew_ms > signed(VERSION_AHEAD_MS_MAX)),
+            }
+        })
     }
 
     /// Whether this node's clock is so far ahead of a member's that what it stamps now is refused there.
@@ -374,9 +401,8 @@ impl Replica {
     }
 
     /// Whether most of the others are ahead of this node: then its own clock is behind, and what it refuses is right.
-    /// Of two nodes nobody can say, and the one that is refused counts as wrong.
     pub(super) fn is_clock_slow(&self) -> bool {
-        self.timekeepers().count() > 1 && self.is_said_by_most(|member| self.is_ahead_of_us(member))
+        self.clock_votes().is_slow()
     }
 
     /// Whether everything that a member held when it was asked is held here, but for what this node refuses with good
