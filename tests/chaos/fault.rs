@@ -234,6 +234,12 @@ impl Scene<'_> {
         self.site.network().split(&places(left), &places(right));
     }
 
+    /// Nothing is promised between a node and the others while this lasts.
+    fn excuse_all_of(&mut self, node: usize, order: &[usize]) {
+        let others = order.iter().filter(|other| **other != node);
+        self.disturbance.cut.extend(others.map(|other| (node, *other)));
+    }
+
     async fn split(&mut self, order: &[usize], left: usize) {
         self.cut_between(order, left);
         self.hold().await;
@@ -265,8 +271,7 @@ impl Scene<'_> {
 
     /// So bad that contact may be lost for a second: what is cut is not promised anything.
     async fn lossy_link(&mut self, node: usize, order: &[usize]) -> anyhow::Result<()> {
-        let others = order.iter().filter(|other| **other != node);
-        self.disturbance.cut.extend(others.map(|other| (node, *other)));
+        self.excuse_all_of(node, order);
         let lossy =
             Badness { delay_ms: 5, jitter_ms: 20, lost_per_mille: 50, resend_ms: 400, broken_per_myriad: 20 };
         self.site.set_link(node, lossy)?;
@@ -312,8 +317,7 @@ impl Scene<'_> {
 
     async fn start_with_wrong_clock(&mut self, node: usize, order: &[usize]) -> anyhow::Result<()> {
         self.disturbance.wrong_clock = Some(node);
-        let others = order.iter().filter(|other| **other != node);
-        self.disturbance.cut.extend(others.map(|other| (node, *other)));
+        self.excuse_all_of(node, order);
         self.site.node(node).kill();
         let offset_ms = self.some_clock_offset_ms();
         self.site.set_clock(node, offset_ms)?;

@@ -203,18 +203,16 @@ impl Site {
 
     /// A node with the data of one that is down, in the free place.
     pub(crate) fn clone_node(&self, node: usize) -> Node {
-        let mut spec = self.spec(self.nodes.len(), self.free_place());
-        spec.name = "clone".to_owned();
-        let clone = Node::new(spec, self.directory.path());
-        self.nodes[node].copy_data_to(&clone);
-        clone
+        self.copied(node, "clone", self.spec(self.nodes.len(), self.free_place()))
     }
 
     /// Copies the data of a node that is down to another directory.
     pub(crate) fn copy_data(&self, node: usize) -> Node {
-        let mut spec = self.nodes[node].spec.clone();
-        spec.name = "copy".to_owned();
-        let copy = Node::new(spec, self.directory.path());
+        self.copied(node, "copy", self.nodes[node].spec.clone())
+    }
+
+    fn copied(&self, node: usize, name: &str, spec: NodeSpec) -> Node {
+        let copy = Node::new(NodeSpec { name: name.to_owned(), ..spec }, self.directory.path());
         self.nodes[node].copy_data_to(&copy);
         copy
     }
