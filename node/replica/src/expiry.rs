@@ -31,7 +31,7 @@ impl Deadlines {
         self.buckets.entry(second).or_default().push(number);
     }
 
-    /// Takes at most `limit` rows whose second is at most `second`, earliest first.
+    /// Takes at most `limit` rows whose second is at most `second`, earliest seconds first.
     pub(crate) fn due(&mut self, second: u32, limit: usize) -> Vec<(u32, u64)> {
         let mut due = Vec::new();
         while due.len() < limit {
@@ -40,12 +40,11 @@ impl Deadlines {
             };
             let filed = *bucket.key();
             let rows = bucket.get_mut();
-            let rest = rows.split_off(rows.len().min(limit - due.len()));
-            due.extend(rows.drain(..).map(|number| (filed, number)));
-            if rest.is_empty() {
+            // From the end: from the front, what stays of a million rows would be moved for every slice.
+            let taken = rows.drain(rows.len().saturating_sub(limit - due.len())..);
+            due.extend(taken.map(|number| (filed, number)));
+            if rows.is_empty() {
                 bucket.remove();
-            } else {
-                *rows = rest;
             }
         }
         due
@@ -78,8 +77,8 @@ mod tests {
         for (second, number) in [(7, 1), (5, 2), (5, 3), (9, 4)] {
             deadlines.file(second, number);
         }
-        assert_eq!(deadlines.due(8, 2), [(5, 2), (5, 3)]);
-        assert_eq!(deadlines.due(8, 10), [(7, 1)]);
+        assert_eq!(deadlines.due(8, 1), [(5, 3)]);
+        assert_eq!(deadlines.due(8, 10), [(5, 2), (7, 1)]);
         assert_eq!(deadlines.due(8, 10), []);
         assert_eq!(deadlines.len(), 1);
     }

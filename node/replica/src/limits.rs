@@ -55,8 +55,11 @@ pub const DELTA_WRITTEN_MAX: usize = 65_536;
 /// holds is far behind.
 pub const DELTA_SERVED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Rows that the sweep looks at in one slice: about a millisecond.
-pub const SLICE_ROWS: usize = 2_048;
+/// Rows that the sweep looks at in one slice, between which everybody else has a turn: a small part of a millisecond.
+pub const SWEPT_ROWS: usize = 64;
+
+/// Rows that are looked at in one slice while what a peer lacks is listed: about a millisecond.
+pub const LISTED_ROWS: usize = 2_048;
 
 /// Bytes of writes that wait for one peer; an overflowing queue is dropped and repaired by a delta.
 pub const OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -18,7 +18,7 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 
 use self::entry::Entry;
 pub use self::scan::Page;
-pub(crate) use self::shard::Merged;
+pub(crate) use self::shard::{Expired, Merged};
 use self::shard::{Arrived, Shard};
 use crate::id::{KeyHash, Origin};
 use crate::limits::DIGEST_BUCKETS;
@@ -220,6 +220,12 @@ impl Table {
         Locked { guards, table: self, is_own }
     }
 
+    /// Ends the live records of this number that are filed under the second `filed` and whose deadline has passed by
+    /// `second`, notes where they are filed from now on, and says what came of each.
+    pub(crate) fn expire(&self, number: u64, filed: u32, second: u32, note: impl FnMut(Expired)) {
+        self.shards[shard_of(number)].write().expire(number, filed, second, note);
+    }
+
     /// Calls `visit` with the outline of every key.
     pub(crate) fn visit(&self, mut visit: impl FnMut(KeyHash, &Record<Stored>)) {
         for shard in 0..SHARDS {
@@ -287,11 +293,6 @@ impl Locked<'_> {
     pub(crate) fn remove(&mut self, hash: KeyHash) -> Merged {
         let table = self.table;
         self.shard(hash).remove(hash, &table.origins)
-    }
-
-    /// Counts a live record no more; its bytes if it was counted.
-    pub(crate) fn end(&mut self, hash: KeyHash) -> Option<usize> {
-        self.shard(hash).end(hash)
     }
 
     /// Notes in which deadline bucket a live record is filed.

@@ -10,7 +10,7 @@ use crate::expiry::{Deadlines, drop_second, expiry_second};
 use crate::id::KeyHash;
 use crate::message::{TableDigest, TableInfo};
 use crate::record::{Record, Row};
-use crate::table::{Locked, Merged, Origins, Stored, Table};
+use crate::table::{Expired, Locked, Merged, Origins, Stored, Table};
 
 /// Times as the replica uses them: a declared table's settings in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -97,28 +97,17 @@ impl TableState {
     fn expire(&mut self, second: u32, limit: usize) -> usize {
         let due = self.expiries.due(second, limit);
         let looked_at = due.len();
-        let table = self.table.clone();
         for (filed, number) in due {
-            for (hash, record) in table.outlines(number) {
-                if record.live().is_none() || table.filed_second(hash) != filed {
-                    continue;
+            self.table.expire(number, filed, second, |expired| match expired {
+                Expired::Later { second } => self.expiries.file(second, number),
+                Expired::Ended { bytes, second } => {
+                    if let Some(bytes) = bytes {
+                        adjust(&mut self.live, 1, 0);
+                        adjust(&mut self.bytes, as_u64(bytes), 0);
+                    }
+                    self.deadlines.file(second, number);
                 }
-                let mut locked = table.lock(std::iter::once(hash));
-                let expires = expiry_second(record.deadline_ms());
-                if expires > second {
-                    // Touched since it was filed.
-                    self.expiries.file(expires, number);
-                    locked.set_filed(hash, expires);
-                    continue;
-                }
-                if let Some(bytes) = locked.end(hash) {
-                    adjust(&mut self.live, 1, 0);
-                    adjust(&mut self.bytes, as_u64(bytes), 0);
-                }
-                let dropped = drop_second(record.keep_until_ms());
-                self.deadlines.file(dropped, number);
-                locked.set_filed(hash, dropped);
-            }
+            });
         }
         looked_at
     }

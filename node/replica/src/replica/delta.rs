@@ -10,7 +10,7 @@ use crate::effect::{Effect, Notice, PersistItem};
 use crate::id::{Dot, KeyHash, NodeId};
 use crate::limits::{
     DELTA_DONATIONS_MAX, DELTA_LAST_PAGE_BYTES, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_SERVED_BYTES_MAX,
-    DELTA_STALL_MS, DELTA_UNHEARD_MS, DELTA_WRITTEN_MAX, HEARTBEAT_MS, SLICE_ROWS, VERSION_AHEAD_MS_MAX,
+    DELTA_STALL_MS, DELTA_UNHEARD_MS, DELTA_WRITTEN_MAX, HEARTBEAT_MS, LISTED_ROWS, VERSION_AHEAD_MS_MAX,
 };
 use crate::message::Message;
 use crate::record::{Row, row_bytes};
@@ -121,7 +121,7 @@ impl Replica {
         let Some((&(peer, delta), donation)) = unlisted else { return };
         donation.progress_boot_ms = self.boot_ms;
         let mut examined = 0;
-        while examined < SLICE_ROWS
+        while examined < LISTED_ROWS
             && let Some((name, shard)) = donation.unlisted.pop()
         {
             let Some(state) = self.tables.get(&name) else { continue };

@@ -8,7 +8,7 @@ use super::Replica;
 use crate::digest::row_sum;
 use crate::effect::{Effect, Notice, PersistItem};
 use crate::id::{Dot, KeyHash, NodeId};
-use crate::limits::{DIGEST_BUCKETS, DIGEST_REPAIRS_MAX, DIGEST_STEP_MS, SLICE_ROWS, WALL_STEP_ALONE_MS};
+use crate::limits::{DIGEST_BUCKETS, DIGEST_REPAIRS_MAX, DIGEST_STEP_MS, SWEPT_ROWS, WALL_STEP_ALONE_MS};
 use crate::membership::PeerDigest;
 use crate::message::Message;
 use crate::record::Row;
@@ -25,7 +25,7 @@ impl Replica {
             return;
         }
         let now_second = u32::try_from(self.now_ms / 1_000).unwrap_or(u32::MAX);
-        if self.tables.expire(now_second, SLICE_ROWS) {
+        if self.tables.expire(now_second, SWEPT_ROWS) {
             self.effects.push(Effect::Continue);
             return;
         }
@@ -34,7 +34,7 @@ impl Replica {
             return;
         }
         let second = u32::try_from(step * DIGEST_STEP_MS / 1_000).unwrap_or(u32::MAX);
-        let (dropped, is_more_due) = self.tables.sweep(second, SLICE_ROWS);
+        let (dropped, is_more_due) = self.tables.sweep(second, SWEPT_ROWS);
         self.counters.swept += dropped as u64;
         if is_more_due {
             self.effects.push(Effect::Continue);

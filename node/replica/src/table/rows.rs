@@ -66,6 +66,16 @@ impl<T: Hashed> Rows<T> {
     pub(super) fn iter_number(&self, number: u64) -> impl Iterator<Item = &T> {
         self.places.iter_hash(number).map(|place| self.slab.get(*place))
     }
+
+    /// Changes the rows whose hash has this number.
+    pub(super) fn each_of_number(&mut self, number: u64, mut change: impl FnMut(&mut T)) {
+        for place in self.places.iter_hash(number) {
+            let row = self.slab.get_mut(*place);
+            if row.hash().number() == number {
+                change(row);
+            }
+        }
+    }
 }
 
 /// Rows of a chunk: as many as a word has bits.

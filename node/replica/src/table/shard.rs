@@ -9,6 +9,7 @@ use super::entry::{Block, Entry, Tombstone};
 use super::ordered::{Keys, Ordered};
 use super::rows::{Place, Rows};
 use super::{Origins, Stored};
+use crate::expiry::{drop_second, expiry_second};
 use crate::id::KeyHash;
 use crate::record::{Body, Record, Subject, TouchRegister, Value, ValueRegister};
 use crate::version::Version;
@@ -47,6 +48,22 @@ pub(crate) struct Merged {
     pub(crate) unknown_after: bool,
     /// Where the entry is filed among the deadlines; 0 for none and for what is no live entry.
     pub(crate) filed_second: u32,
+}
+
+/// What a look at a live record came to when the second came under which it was filed.
+pub(crate) enum Expired {
+    /// It was touched since: to be filed under this second.
+    Later {
+        /// When it expires.
+        second: u32,
+    },
+    /// Its deadline has passed.
+    Ended {
+        /// Its bytes; `None` when it was not counted any more.
+        bytes: Option<usize>,
+        /// When it is dropped.
+        second: u32,
+    },
 }
 
 /// A record on its way into a shard.
@@ -180,12 +197,23 @@ impl Shard {
         merged
     }
 
-    /// Counts a live entry no more; its bytes if it was counted.
-    pub(super) fn end(&mut self, hash: KeyHash) -> Option<usize> {
-        let entry = self.live_mut(hash).filter(|entry| !entry.is_ended())?;
-        let bytes = entry.bytes();
-        entry.set_ended(true);
-        Some(bytes)
+    /// See [`Table::expire`](super::Table::expire).
+    pub(super) fn expire(&mut self, number: u64, filed: u32, second: u32, mut note: impl FnMut(Expired)) {
+        self.live.each_of_number(number, |entry| {
+            if entry.filed_second != filed {
+                return;
+            }
+            let expires = expiry_second(entry.deadline_ms());
+            if expires > second {
+                entry.filed_second = expires;
+                note(Expired::Later { second: expires });
+                return;
+            }
+            let bytes = (!entry.is_ended()).then(|| entry.bytes());
+            entry.set_ended(true);
+            entry.filed_second = drop_second(entry.deadline_ms());
+            note(Expired::Ended { bytes, second: entry.filed_second });
+        });
     }
 
     /// Notes in which deadline bucket a live entry is filed.
