@@ -18,8 +18,8 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 
 use self::entry::Entry;
 pub use self::scan::Page;
-pub(crate) use self::shard::{Expired, Merged};
 use self::shard::{Arrived, Shard};
+pub(crate) use self::shard::{Expired, Merged};
 use crate::id::{KeyHash, Origin};
 use crate::limits::DIGEST_BUCKETS;
 use crate::record::{Record, Row, Subject};

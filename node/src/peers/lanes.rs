@@ -23,6 +23,9 @@ const LANE_MESSAGES_MAX: usize = 256;
 const BUFFER_BYTES: usize = 8 << 10;
 /// Bytes handed to HTTP/2 at once.
 const CHUNK_BYTES: usize = 128 << 10;
+/// Turns that everybody else has, with a look at the sockets after each, before what waits is sent. With one turn and no
+/// such look a write costs four hundredths more processor time; with four turns it costs as much.
+const TURNS: usize = 2;
 
 /// The sending ends of a link. Dropping them closes the link.
 #[derive(Debug)]
@@ -98,7 +101,8 @@ pub(super) fn lane(taker: Arc<OnceLock<Taker>>) -> (LaneSender, LaneBody) {
     let body = LaneBody {
         handshake: handshake_receiver,
         receiver,
-        has_yielded: false,
+        turns: 0,
+        turn: None,
         closed,
         taker: taker.clone(),
     };
@@ -116,8 +120,10 @@ pub(super) struct Taker {
 pub(super) struct LaneBody {
     handshake: Option<mpsc::Receiver<Bytes>>,
     receiver: mpsc::Receiver<Message>,
-    /// Others had their turn since the last chunk.
-    has_yielded: bool,
+    /// Turns that others had since the last chunk.
+    turns: usize,
+    /// The one they are having.
+    turn: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     closed: Pin<Box<tokio_util::sync::WaitForCancellationFutureOwned>>,
     taker: Arc<OnceLock<Taker>>,
 }
@@ -139,16 +145,17 @@ impl Body for LaneBody {
                 None => self.handshake = None,
             }
         }
-        if !self.has_yielded && !self.receiver.is_empty() {
-            // Whoever is about to write gets its turn first, and its write goes along: one system call for many.
-            self.has_yielded = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
+        // Whoever is about to write gets its turn first, and its write goes along: one system call for many.
+        while self.turns < TURNS && !self.receiver.is_empty() {
+            let turn = self.turn.get_or_insert_with(|| Box::pin(tokio::task::yield_now()));
+            std::task::ready!(turn.as_mut().poll(context));
+            self.turn = None;
+            self.turns += 1;
         }
         let Some(first) = std::task::ready!(self.receiver.poll_recv(context)) else {
             return Poll::Ready(None);
         };
-        self.has_yielded = false;
+        self.turns = 0;
         // What waits goes together: one chunk, one write to the socket. A push that is taken makes room for the next,
         // which goes along.
         let (mut buffer, mut next) = (Vec::with_capacity(BUFFER_BYTES), Some(first));
