@@ -1,5 +1,6 @@
 //! The page: made from the figures of a run and nothing else.
 
+mod ceiling;
 mod group;
 #[cfg(test)]
 pub(crate) mod imaginary;
@@ -82,6 +83,14 @@ fn page(results: &Results) -> String {
         "Frames appended to a SQLite file with a node's settings and nothing around it, one commit after the other.",
         &[],
         table::frames(results),
+    );
+    section(
+        "What a write is made of",
+        "The processor time of a write beside the ceilings above. A commit, its acknowledgements and the threads that they wake cost \
+        about the same whatever is in it; 32 clients can put 32 writes into one, 128 clients more, and a batch spares its records \
+        their requests too.",
+        &[],
+        ceiling::of_a_write(results),
     );
     section("More nodes", "32 clients; fsync.", &[plot::NODES], table::cells(results, CellPart::Nodes));
     section(
