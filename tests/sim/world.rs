@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) exited: Option<Refusal>,
     /// When its disk was last exchanged for an empty or an old one.
     pub(crate) replaced_ms: Option<u64>,
+    /// Its process has met another since it started.
+    has_met: bool,
 }
 
 /// The whole simulated cluster.
@@ -155,6 +157,7 @@ impl World {
                 backlog: Vec::new(),
                 exited: None,
                 replaced_ms: None,
+                has_met: false,
             });
         }
         // A place that is still empty: somebody comes later, and is new to all.
@@ -198,6 +201,14 @@ impl World {
         let true_ms = EPOCH_MS + self.site_step_ms + self.now_ms;
         let replica = self.nodes[node].replica.as_ref();
         replica.map_or(0, |replica| replica.gate().now_ms(self.boot_ms()).saturating_sub(true_ms))
+    }
+
+    /// Whether a node that has met nobody since it started goes by a clock that is behind: it cannot know.
+    pub(crate) fn is_behind_and_alone(&self, node: usize) -> bool {
+        let true_ms = EPOCH_MS + self.site_step_ms + self.now_ms;
+        let now_ms = self.nodes[node].replica.as_ref().map(|replica| replica.gate().now_ms(self.boot_ms()));
+        !self.nodes[node].has_met
+            && now_ms.is_some_and(|now_ms| true_ms.saturating_sub(now_ms) > VERSION_AHEAD_MS_MAX)
     }
 
     /// A node is about to stamp something by its clock.
@@ -244,6 +255,7 @@ impl World {
         node.backlog.clear();
         node.frozen_until_ms = 0;
         node.undisturbed_since_ms = self.now_ms;
+        node.has_met = false;
         let tables = self.weather.tables(node.is_configured_anew);
         let settings = Settings {
             origin: node.origin,
@@ -552,7 +564,9 @@ impl World {
         };
         self.verdicts.clear();
         self.step(at, Event::Greeted { connection: ConnectionId(0), hello, dialled });
-        self.verdicts.pop().unwrap_or(Err(Refusal::Stopping))
+        let verdict = self.verdicts.pop().unwrap_or(Err(Refusal::Stopping));
+        self.nodes[at].has_met |= verdict.is_ok();
+        verdict
     }
 
     /// One step of a node's replica, and its effects.

@@ -80,6 +80,8 @@ pub(crate) struct Member {
     /// The process that was greeted; `None` before.
     pub(crate) origin: Option<Origin>,
     pub(crate) last_epoch: u64,
+    /// When it started, by this node's boot time: later than it was, by as long as the greeting took.
+    pub(crate) started_boot_ms: i64,
     pub(crate) last_contact_boot_ms: Option<u64>,
     /// Heard from within the time that makes a suspect, as of the last tick or message.
     pub(crate) is_in_contact: bool,
@@ -143,6 +145,7 @@ impl Member {
                 called_live_by: std::mem::take(&mut self.called_live_by),
                 origin: Some(hello.origin),
                 last_epoch: hello.origin.epoch,
+                started_boot_ms: signed(boot_ms) - signed(hello.uptime_ms),
                 ..Self::default()
             };
         }

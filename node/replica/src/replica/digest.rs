@@ -51,7 +51,7 @@ impl Replica {
         let is_told = || self.members.values().any(|member| member.is_in_contact && member.is_clock_known());
         let runs_ms = self.boot_ms.saturating_sub(self.started_boot_ms);
         !self.time.is_in_doubt()
-            && !self.is_clock_contradicted()
+            && !self.is_clock_disputed()
             && (self.members.is_empty() || is_told() || runs_ms > WALL_STEP_ALONE_MS)
     }
 

@@ -6,12 +6,15 @@ use crate::event::ConnectionId;
 use crate::id::{NodeId, Origin};
 use crate::limits::{
     BURY_MARGIN_MS, DUPLICATE_PROOF_MS, DUPLICATE_SILENCE_MS, MEMBERS_MAX, SKEW_REPORTED_MS,
-    SUSPECT_AFTER_MS, VERSION_AHEAD_MS_MAX,
+    SUSPECT_AFTER_MS, VERSION_AHEAD_MS_MAX, WALL_STEP_ALONE_MS,
 };
 use crate::membership::{Exchange, Member};
 use crate::message::{Heartbeat, Hello, MemberInfo, Message, Refusal, TableInfo};
 use crate::time::signed;
 use crate::version_vector::VersionVector;
+
+/// Processes whose starts are no further apart are of one age: how long a greeting takes is in it.
+const SAME_AGE_MS: i64 = 250;
 
 /// What others say of this node's clock.
 #[derive(Clone, Copy, Default)]
@@ -21,12 +24,30 @@ struct ClockVotes {
     ahead: usize,
     /// Whose clocks are so far behind that they refuse what is stamped here.
     behind: usize,
+    /// Who has run for longer than this process.
+    elders: usize,
+    /// Who has not run for as long.
+    youngers: usize,
+    /// Who is there and has not told its time yet.
+    untold: usize,
 }
 
 impl ClockVotes {
-    /// Of two nodes nobody can say, and the one that is refused counts as wrong.
+    /// Whether this node is to take its clock for one that is ahead.
+    ///
+    /// Of two nodes nobody can say. A machine that has just booted is the likelier to be wrong, and sessions live by the
+    /// elder's time; of two of one age the one that is refused counts as wrong.
+    fn is_fast(self) -> bool {
+        self.may_be_fast() && (self.all > 1 || self.youngers == 0 || self.untold > 0)
+    }
+
+    /// Whether it may be: whoever goes on by it must not destroy anything.
+    fn may_be_fast(self) -> bool {
+        self.behind * 2 > self.all
+    }
+
     fn is_slow(self) -> bool {
-        self.all > 1 && self.ahead * 2 > self.all
+        self.ahead * 2 > self.all && (self.all > 1 || self.elders > 0)
     }
 }
 
@@ -357,52 +378,59 @@ impl Replica {
         self.settle();
     }
 
-    /// Whether a majority of the others in contact refuses what this node stamps, or will once it has heard of its clock.
+    /// Whether a majority of the others refuses what this node stamps, or will once it has heard of its clock.
     pub(super) fn is_clock_wrong(&self) -> bool {
-        let (all, refusing) = self.timekeepers().fold((0, 0), |(all, refusing), member| {
-            (all + 1, refusing + usize::from(member.refuses_clock() || self.is_behind_us(member)))
-        });
-        refusing * 2 > all
-    }
-
-    /// The members in contact that have told what time they go by.
-    fn timekeepers(&self) -> impl Iterator<Item = &Member> {
-        let has_told = |member: &&Member| member.is_clock_known() || member.refuses_clock();
-        self.members.values().filter(|member| member.is_in_contact).filter(has_told)
+        self.clock_votes(|member| member.is_in_contact && member.refuses_clock()).is_fast()
     }
 
     /// Whether this node goes by a clock that most of the others contradict: what has expired cannot be told by it.
     pub(super) fn is_clock_contradicted(&self) -> bool {
-        let votes = self.clock_votes();
-        votes.behind * 2 > votes.all || votes.is_slow()
+        let votes = self.clock_votes(|_| false);
+        votes.is_fast() || votes.is_slow()
     }
 
-    /// What those who have told their time say of this node's, in one look: it is asked for at every step.
-    fn clock_votes(&self) -> ClockVotes {
-        let offset_ms = self.time.offset_ms();
-        self.timekeepers().fold(ClockVotes::default(), |votes, member| {
-            let skew_ms = member.skew_ms(offset_ms).unwrap_or(0);
-            ClockVotes {
-                all: votes.all + 1,
-                ahead: votes.ahead + usize::from(skew_ms > signed(VERSION_AHEAD_MS_MAX)),
-                behind: votes.behind + usize::from(-skew_ms > signed(VERSION_AHEAD_MS_MAX)),
+    /// Whether what has expired by this node's clock may have expired by nobody else's.
+    pub(super) fn is_clock_disputed(&self) -> bool {
+        let votes = self.clock_votes(|_| false);
+        votes.may_be_fast() || votes.is_slow()
+    }
+
+    /// Whether most of the others are ahead of this node: then its own clock is behind, and what it refuses is right.
+    pub(super) fn is_clock_slow(&self) -> bool {
+        self.clock_votes(|_| false).is_slow()
+    }
+
+    /// What others say of this node's clock, in one look: it is asked for at every step. Those count that are in contact,
+    /// and those that were a moment ago: a clock that was doubted is not right because nobody is there to doubt it.
+    ///
+    /// Of some it is known that they are behind, whatever they told of their time.
+    fn clock_votes(&self, is_behind: impl Fn(&Member) -> bool) -> ClockVotes {
+        let (offset_ms, started_boot_ms) = (self.time.offset_ms(), signed(self.started_boot_ms));
+        let was_heard = |member: &Member| {
+            member
+                .last_contact_boot_ms
+                .is_some_and(|heard| self.boot_ms.saturating_sub(heard) <= WALL_STEP_ALONE_MS)
+        };
+        let mut votes = ClockVotes::default();
+        for member in self.members.values().filter(|member| was_heard(member)) {
+            let (skew_ms, is_behind) = (member.skew_ms(offset_ms), is_behind(member));
+            if skew_ms.is_none() && !is_behind {
+                votes.untold += usize::from(member.is_in_contact);
+                continue;
             }
-        })
-    }
-
-    /// Whether this node's clock is so far ahead of a member's that what it stamps now is refused there.
-    fn is_behind_us(&self, member: &Member) -> bool {
-        member.skew_ms(self.time.offset_ms()).is_some_and(|skew_ms| -skew_ms > signed(VERSION_AHEAD_MS_MAX))
+            let skew_ms = skew_ms.unwrap_or(0);
+            votes.all += 1;
+            votes.ahead += usize::from(skew_ms > signed(VERSION_AHEAD_MS_MAX));
+            votes.behind += usize::from(is_behind || -skew_ms > signed(VERSION_AHEAD_MS_MAX));
+            votes.elders += usize::from(started_boot_ms - member.started_boot_ms > SAME_AGE_MS);
+            votes.youngers += usize::from(member.started_boot_ms - started_boot_ms > SAME_AGE_MS);
+        }
+        votes
     }
 
     /// Whether a member's clock is so far ahead that what it stamps now is refused here.
     pub(super) fn is_ahead_of_us(&self, member: &Member) -> bool {
         member.skew_ms(self.time.offset_ms()).is_some_and(|skew_ms| skew_ms > signed(VERSION_AHEAD_MS_MAX))
-    }
-
-    /// Whether most of the others are ahead of this node: then its own clock is behind, and what it refuses is right.
-    pub(super) fn is_clock_slow(&self) -> bool {
-        self.clock_votes().is_slow()
     }
 
     /// Whether everything that a member held when it was asked is held here, but for what this node refuses with good

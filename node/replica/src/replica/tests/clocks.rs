@@ -117,3 +117,47 @@ fn a_record_from_a_clock_ahead_may_be_rewritten_by_whoever_holds_it() {
     assert!(matches!(answer, Outcome::Done { .. }), "{answer:?}");
     assert_eq!(circle.0[1].replica.counters.clock_refusals, 0);
 }
+
+/// A node that has run for ten seconds, and one that has just started, its wall clock wrong by so much.
+fn elder_and_younger(error_ms: i64) -> Circle {
+    let mut circle = Circle::new(&[0]);
+    circle.0[0].pass(10_000);
+    circle.0.push(Bench::with_clock(2, vec![TableConfig::new(name("t"))], true, 10_000 + error_ms));
+    circle.meet();
+    circle.pass(3_000);
+    circle
+}
+
+#[test]
+fn of_two_the_elder_is_believed() {
+    for error_ms in [-300_000, 300_000] {
+        let mut circle = elder_and_younger(error_ms);
+        assert!(circle.is_serving(0) && circle.0[0].replica.is_ready(), "{error_ms}");
+        assert!(matches!(circle.put(0, "a"), Outcome::Done { .. }), "{error_ms}");
+        assert!(!circle.is_serving(1), "{error_ms}");
+    }
+    let circle = elder_and_younger(100);
+    assert!(circle.is_serving(0) && circle.is_serving(1), "nobody is wrong");
+}
+
+#[test]
+fn a_clock_that_was_doubted_is_not_right_because_nobody_is_there() {
+    let mut circle = elder_and_younger(-300_000);
+    // The link breaks.
+    circle.0[1].pass(30_000);
+    assert!(!circle.is_serving(1));
+    // As long as a step that nobody confirms.
+    circle.0[1].pass(40_000);
+    assert!(circle.is_serving(1), "somebody has to serve");
+}
+
+#[test]
+fn an_elder_that_may_be_ahead_drops_nothing() {
+    for (error_ms, drops) in [(-300_000, false), (100, true)] {
+        let mut circle = elder_and_younger(error_ms);
+        circle.0[0].one_if_local("a", put_for(1_000));
+        circle.pass(90_000);
+        assert_eq!(circle.0[0].replica.counters.swept > 0, drops, "{error_ms}");
+        assert!(matches!(circle.0[0].read("a"), Lookup::Absent { .. }), "expired by the time it serves by");
+    }
+}
