@@ -186,29 +186,28 @@ impl World {
 
     /// By how much the node times are wrong, in words.
     pub(crate) fn describe_clocks(&self) -> String {
-        let true_ms = EPOCH_MS + self.site_step_ms + self.now_ms;
-        let wrong_ms =
-            |replica: &Replica| i128::from(replica.gate().now_ms(self.boot_ms())) - i128::from(true_ms);
-        let clocks = self.nodes.iter().map(|node| match &node.replica {
-            Some(replica) => format!("{} ms", wrong_ms(replica)),
+        let clocks = (0..self.nodes.len()).map(|node| match self.clock_error_ms(node) {
+            Some(error_ms) => format!("{error_ms} ms"),
             None => "down".to_owned(),
         });
         format!("clocks wrong by {}", clocks.collect::<Vec<_>>().join(", "))
     }
 
-    /// By how much a node's time is ahead.
+    /// By how much a node's time is ahead of the right one; `None` when it is down.
+    fn clock_error_ms(&self, node: usize) -> Option<i64> {
+        let now_ms = self.nodes[node].replica.as_ref()?.gate().now_ms(self.boot_ms());
+        Some(now_ms.cast_signed() - (EPOCH_MS + self.site_step_ms + self.now_ms).cast_signed())
+    }
+
+    /// By how much a node's time is ahead; 0 when it is not.
     pub(crate) fn clock_ahead_ms(&self, node: usize) -> u64 {
-        let true_ms = EPOCH_MS + self.site_step_ms + self.now_ms;
-        let replica = self.nodes[node].replica.as_ref();
-        replica.map_or(0, |replica| replica.gate().now_ms(self.boot_ms()).saturating_sub(true_ms))
+        self.clock_error_ms(node).map_or(0, |error_ms| error_ms.max(0).unsigned_abs())
     }
 
     /// Whether a node that has met nobody since it started goes by a clock that is behind: it cannot know.
     pub(crate) fn is_behind_and_alone(&self, node: usize) -> bool {
-        let true_ms = EPOCH_MS + self.site_step_ms + self.now_ms;
-        let now_ms = self.nodes[node].replica.as_ref().map(|replica| replica.gate().now_ms(self.boot_ms()));
-        !self.nodes[node].has_met
-            && now_ms.is_some_and(|now_ms| true_ms.saturating_sub(now_ms) > VERSION_AHEAD_MS_MAX)
+        let behind_ms = self.clock_error_ms(node).map_or(0, |error_ms| error_ms.min(0).unsigned_abs());
+        !self.nodes[node].has_met && behind_ms > VERSION_AHEAD_MS_MAX
     }
 
     /// A node is about to stamp something by its clock.
@@ -221,8 +220,7 @@ impl World {
 
     /// Whether a node goes by a clock that the site has left, because nobody has confirmed the step to it yet.
     pub(crate) fn is_clock_in_doubt(&self, node: usize) -> bool {
-        let now_ms = self.nodes[node].replica.as_ref().map(|replica| replica.gate().now_ms(self.boot_ms()));
-        now_ms.is_some_and(|now_ms| (EPOCH_MS + self.site_step_ms + self.now_ms).abs_diff(now_ms) > 600)
+        self.clock_error_ms(node).is_some_and(|error_ms| error_ms.unsigned_abs() > 600)
     }
 
     pub(crate) fn boot_ms(&self) -> u64 {
