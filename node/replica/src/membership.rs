@@ -157,6 +157,11 @@ impl Member {
         self.down_since_boot_ms = None;
     }
 
+    /// How long it was not heard; for ever, if it never was.
+    pub(crate) fn silence_ms(&self, boot_ms: u64) -> u64 {
+        self.last_contact_boot_ms.map_or(u64::MAX, |heard| boot_ms.saturating_sub(heard))
+    }
+
     /// What others are told of it.
     pub(crate) fn info(&self, node: NodeId) -> MemberInfo {
         MemberInfo {

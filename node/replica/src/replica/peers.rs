@@ -121,8 +121,8 @@ impl Replica {
         let boot_ms = self.boot_ms;
         let Some(member) = self.members.get_mut(&node) else { return Ok(()) };
         let is_other_process = member.origin.is_some_and(|origin| origin != hello.origin);
-        let silence_ms = member.last_contact_boot_ms.map_or(u64::MAX, |heard| boot_ms.saturating_sub(heard));
-        if !is_other_process || !member.is_in_contact || silence_ms >= DUPLICATE_SILENCE_MS {
+        let is_silent = member.silence_ms(boot_ms) >= DUPLICATE_SILENCE_MS;
+        if !is_other_process || !member.is_in_contact || is_silent {
             return Ok(());
         }
         if member.is_duplicated && member.successor.is_some_and(|(origin, _)| origin == hello.origin) {
@@ -406,13 +406,9 @@ impl Replica {
     /// Of some it is known that they are behind, whatever they told of their time.
     fn clock_votes(&self, is_behind: impl Fn(&Member) -> bool) -> ClockVotes {
         let (offset_ms, started_boot_ms) = (self.time.offset_ms(), signed(self.started_boot_ms));
-        let was_heard = |member: &Member| {
-            member
-                .last_contact_boot_ms
-                .is_some_and(|heard| self.boot_ms.saturating_sub(heard) <= WALL_STEP_ALONE_MS)
-        };
+        let was_heard = |member: &&Member| member.silence_ms(self.boot_ms) <= WALL_STEP_ALONE_MS;
         let mut votes = ClockVotes::default();
-        for member in self.members.values().filter(|member| was_heard(member)) {
+        for member in self.members.values().filter(was_heard) {
             let (skew_ms, is_behind) = (member.skew_ms(offset_ms), is_behind(member));
             if skew_ms.is_none() && !is_behind {
                 votes.untold += usize::from(member.is_in_contact);

@@ -114,9 +114,7 @@ impl Replica {
         let boot_ms = self.boot_ms;
         let mut lost = Vec::new();
         for (peer, member) in &mut self.members {
-            let silence_ms =
-                member.last_contact_boot_ms.map_or(u64::MAX, |heard| boot_ms.saturating_sub(heard));
-            if silence_ms > SUSPECT_AFTER_MS && (member.is_in_contact || member.is_counted) {
+            if member.silence_ms(boot_ms) > SUSPECT_AFTER_MS && (member.is_in_contact || member.is_counted) {
                 member.lose(boot_ms);
                 lost.push(*peer);
             }
