@@ -62,6 +62,8 @@ pub(crate) enum CellPart {
     Open,
     /// One node beside bare servers.
     Http,
+    /// Three nodes beside bare replicas.
+    Replicas,
     /// Batches, pipelines and streams.
     Groups,
     /// Clusters of several sizes.

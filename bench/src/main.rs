@@ -85,6 +85,15 @@ enum Command {
     /// The bare server of the part `http`.
     #[command(hide = true)]
     Bare { address: SocketAddr },
+    /// A server of the part `replicas`: its place among the addresses of all, where it takes clients, its directory.
+    #[command(hide = true)]
+    BareReplica {
+        place: usize,
+        client: SocketAddr,
+        data: PathBuf,
+        #[arg(required = true)]
+        links: Vec<SocketAddr>,
+    },
 }
 
 #[derive(Args)]
@@ -117,9 +126,16 @@ struct CellArguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let command = Cli::parse().command;
-    if let Command::Bare { address } = command {
-        system::serve(address)?;
-        return Ok(ExitCode::SUCCESS);
+    match command {
+        Command::Bare { address } => {
+            system::serve_bare(address)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::BareReplica { place, client, data, links } => {
+            system::serve_bare_replica(place, client, &data, &links)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     // One thread for all clients: what they cost is theirs, and they take no more than one core.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -152,7 +168,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             report::write(&serde_json::from_str(&figures)?, &docs)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Bare { .. } => unreachable!("served without a runtime of its own"),
+        Command::Bare { .. } | Command::BareReplica { .. } => {
+            unreachable!("served without a runtime of its own")
+        }
     }
 }
 

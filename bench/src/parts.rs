@@ -6,6 +6,7 @@ mod growth;
 mod http;
 mod large;
 mod nodes;
+mod replicas;
 pub(crate) mod sqlite;
 
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub(crate) enum Part {
     Http,
     /// Frames appended to a SQLite file.
     Sqlite,
+    /// Writes to three nodes beside bare replicas.
+    Replicas,
     /// 2, 3, 5 and 7 nodes.
     Nodes,
     /// The cost of a write from 10,000 to 1,000,000 records.
@@ -37,8 +40,16 @@ pub(crate) enum Part {
 
 impl Part {
     /// All, in the order of a run.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Compare, Self::Http, Self::Sqlite, Self::Nodes, Self::Growth, Self::Large, Self::Expiry];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Compare,
+        Self::Http,
+        Self::Sqlite,
+        Self::Replicas,
+        Self::Nodes,
+        Self::Growth,
+        Self::Large,
+        Self::Expiry,
+    ];
 
     /// Whether it needs programs other than Mneme's.
     pub(crate) fn needs_packages(self) -> bool {
@@ -71,6 +82,7 @@ impl Session {
                 Part::Compare => compare::run(self).await?,
                 Part::Http => http::run(self).await?,
                 Part::Sqlite => sqlite::run(self).await?,
+                Part::Replicas => replicas::run(self).await?,
                 Part::Nodes => nodes::run(self).await?,
                 Part::Growth => growth::run(self).await?,
                 Part::Large => large::run(self).await?,

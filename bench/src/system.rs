@@ -1,6 +1,7 @@
 //! What is measured: each system started fresh in a directory of its own, on ports of 127.0.0.1.
 
 mod bare;
+mod bare_replicas;
 mod etcd;
 mod mnesia;
 mod nginx;
@@ -18,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-pub(crate) use self::bare::serve;
+pub(crate) use self::bare::serve as serve_bare;
+pub(crate) use self::bare_replicas::serve as serve_bare_replica;
 use crate::connection::{Connection, Http, Http2, Resp};
 use crate::driver::Driver;
 use crate::figures::Measured;
@@ -49,6 +51,8 @@ pub(crate) enum System {
     MnesiaTransaction,
     /// `disc_copies` and `sync_transaction`: on no disk yet.
     MnesiaSync,
+    /// Bare hyper servers that send writes to each other and append them to SQLite files: on the disk of a majority.
+    BareReplicas,
     /// A bare hyper server that answers the bytes of a session.
     Hyper,
     /// nginx with a file of the same bytes.
@@ -76,6 +80,7 @@ impl System {
             Self::Etcd => "etcd",
             Self::MnesiaTransaction => "Mnesia, transaction",
             Self::MnesiaSync => "Mnesia, sync_transaction",
+            Self::BareReplicas => "bare replicas",
             Self::Hyper => "bare hyper",
             Self::Nginx => "nginx, a file",
         }
@@ -88,7 +93,7 @@ impl System {
             Self::MnemeCommit => "memory of all, page cache of a majority",
             Self::RedisEverysec => "memory and page cache of all",
             Self::RedisAlways => "disk of all",
-            Self::Etcd => "disk of a majority",
+            Self::Etcd | Self::BareReplicas => "disk of a majority",
             Self::MnesiaTransaction => "memory of one, under way to the others",
             Self::MnesiaSync => "memory of all",
             Self::Hyper | Self::Nginx => "",
@@ -105,6 +110,7 @@ impl System {
             Self::Etcd => etcd::start(nodes).await,
             Self::MnesiaTransaction => mnesia::start(self, nodes, "transaction").await,
             Self::MnesiaSync => mnesia::start(self, nodes, "sync_transaction").await,
+            Self::BareReplicas => bare_replicas::start(nodes).await,
             Self::Hyper => bare::start().await,
             Self::Nginx => nginx::start().await,
         }
@@ -170,7 +176,7 @@ impl Running {
 
     /// Writes every key once, where there is something to write to.
     pub(crate) async fn fill(&mut self, keys: u64) -> anyhow::Result<()> {
-        if matches!(self.system, System::Hyper | System::Nginx) {
+        if matches!(self.system, System::Hyper | System::Nginx | System::BareReplicas) {
             return Ok(());
         }
         let (connections, records) = FILL;

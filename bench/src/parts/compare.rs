@@ -66,7 +66,7 @@ fn shapes(system: System) -> &'static [(Operation, Shape)] {
             (Operation::Read, Shape::Pipeline),
         ],
         System::Etcd | System::MnesiaTransaction | System::MnesiaSync => &[(Operation::Write, Shape::Batch)],
-        System::Hyper | System::Nginx => &[],
+        System::BareReplicas | System::Hyper | System::Nginx => &[],
     }
 }
 

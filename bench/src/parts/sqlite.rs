@@ -17,7 +17,7 @@ use crate::workload::VALUE_BYTES;
 /// Records of a commit: one writer alone, a group of 32 and a full one.
 const RECORDS: [usize; 3] = [1, 32, 256];
 /// Bytes of a record in a frame beyond its value: key, versions, deadlines, dots.
-const RECORD_EXTRA_BYTES: usize = 80;
+pub(crate) const RECORD_EXTRA_BYTES: usize = 80;
 
 pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
     for _ in 0..session.rounds() {
@@ -45,7 +45,7 @@ pub(crate) async fn library_version() -> anyhow::Result<String> {
 }
 
 /// A file opened with the settings of a node's.
-async fn open(directory: &Path, is_synced: bool) -> anyhow::Result<SqliteConnection> {
+pub(crate) async fn open(directory: &Path, is_synced: bool) -> anyhow::Result<SqliteConnection> {
     let mut connection = SqliteConnectOptions::new()
         .filename(directory.join("frames.db"))
         .create_if_missing(true)

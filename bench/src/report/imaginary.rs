@@ -49,6 +49,11 @@ pub(crate) fn results() -> Results {
     for system in [System::MnemeFsync, System::Hyper, System::Nginx] {
         add(CellPart::Http, system, Operation::Read, Shape::Single, 32, None, 100_000.0);
     }
+    for (system, rate) in [(System::MnemeFsync, 20_000.0), (System::BareReplicas, 30_000.0)] {
+        for (shape, clients) in [(Shape::Single, 1), (Shape::Single, 32), (Shape::Batch, 32)] {
+            add(CellPart::Replicas, system, Operation::Write, shape, clients, None, rate);
+        }
+    }
     add(CellPart::Nodes, System::MnemeFsync, Operation::Write, Shape::Single, 32, None, 20_000.0);
     results.frames.push(Frames {
         is_synced: true,

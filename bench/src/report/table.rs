@@ -6,7 +6,7 @@ use crate::system::System;
 use crate::workload::Operation;
 
 /// Rows under a head; nothing when there is none.
-fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -139,20 +139,27 @@ pub(super) fn groups(results: &Results) -> String {
     table(&head(&["operation", "system"]), rows.collect())
 }
 
-pub(super) fn http(results: &Results) -> String {
-    let groups = Group::all(results, CellPart::Http);
+/// A part in which Mneme is measured in turns with something bare.
+pub(super) fn beside(results: &Results, part: CellPart, bare: System) -> String {
+    let groups = Group::all(results, part);
     let rows = groups.iter().map(|group| {
         let cell = group.cell();
-        let bare =
-            Group::find(results, CellPart::Http, (System::Hyper, cell.operation, cell.shape, cell.clients));
+        let bare = Group::find(results, part, (bare, cell.operation, cell.shape, cell.clients));
         let beside = bare
             .and_then(|bare| group.rate_beside(&bare))
             .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-        let system = if cell.system == System::MnemeFsync { "Mneme, one node" } else { cell.system.label() };
+        let system = match (cell.system, cell.nodes) {
+            (System::MnemeFsync, 1) => "Mneme, one node",
+            (system, _) => system.label(),
+        };
         let first = vec![cell.clients.to_string(), cell.shape.word().to_owned(), system.to_owned(), beside];
         [first, measured(group)].concat()
     });
-    table(&head(&["clients", "requests", "server", "rate beside bare hyper"]), rows.collect())
+    let beside = match bare {
+        System::BareReplicas => "rate beside bare replicas",
+        _ => "rate beside bare hyper",
+    };
+    table(&head(&["clients", "requests", "server", beside]), rows.collect())
 }
 
 /// A part in which only Mneme is measured.

@@ -64,6 +64,8 @@ struct Target {
     aim: Option<Bound>,
     unit: &'static str,
     measured: Option<f64>,
+    /// What bare replicas reach, where they do the same.
+    ceiling: Option<f64>,
 }
 
 impl Target {
@@ -74,7 +76,11 @@ impl Target {
         aim: Bound,
         measured: Option<f64>,
     ) -> Self {
-        Self { figure: figure.into(), must: Some(must), aim: Some(aim), unit, measured }
+        Self { figure: figure.into(), must: Some(must), aim: Some(aim), unit, measured, ceiling: None }
+    }
+
+    fn under(self, ceiling: Option<f64>) -> Self {
+        Self { ceiling, ..self }
     }
 
     fn verdict(&self) -> Verdict {
@@ -92,24 +98,32 @@ impl Target {
 
     fn row(&self) -> String {
         let bound = |bound: Option<Bound>| bound.map_or_else(String::new, |bound| bound.text(self.unit));
-        let measured =
-            self.measured.map_or_else(String::new, |value| format!("{}{}", significant(value), self.unit));
-        let Self { figure, must, aim, .. } = self;
+        let value = |value: Option<f64>| {
+            value.map_or_else(String::new, |value| format!("{}{}", significant(value), self.unit))
+        };
+        let Self { figure, must, aim, measured, ceiling, .. } = self;
         format!(
-            "| {figure} | {} | {} | {measured} | {} |\n",
+            "| {figure} | {} | {} | {} | {} | {} |\n",
             bound(*must),
             bound(*aim),
-            self.verdict().word()
+            value(*measured),
+            self.verdict().word(),
+            value(*ceiling)
         )
     }
 }
 
 /// Every target of the design with what was measured.
 pub(super) fn table(results: &Results) -> String {
-    let mut text = "| figure | must | aim | measured | |\n|---|---|---|---|---|\n".to_owned();
+    let mut text =
+        "| figure | must | aim | measured | | bare replicas |\n|---|---|---|---|---|---|\n".to_owned();
     for target in targets(results) {
         text.push_str(&target.row());
     }
+    text.push_str(
+        "\nThe last column is what is left of a write with nothing of Mneme in it: see [the ceiling of a write](#the-ceiling-of-a-write). \
+         Beside Mnesia it is Mneme's figure times what bare replicas reach in turns with it.\n",
+    );
     text
 }
 
@@ -125,11 +139,14 @@ fn targets(results: &Results) -> Vec<Target> {
         let wanted = (System::MnemeFsync, Operation::Write, shape, CLIENTS);
         beside_mnesia(Group::find(results, CellPart::Groups, wanted))
     });
+    let batches = (System::MnemeFsync, Operation::Write, Shape::Batch, CLIENTS);
+    let batches = Group::find(results, CellPart::Groups, batches);
     let reads =
         |system| Group::find(results, CellPart::Http, (system, Operation::Read, Shape::Single, CLIENTS));
     let large = large(results);
     let is_grown = results.growth.iter().any(|growth| growth.records >= MANY_RECORDS);
     let growth = results.growth.iter().map(|growth| growth.cpu_beside_small).reduce(f64::max);
+    let bare = Ceiling::of(results);
     let mut targets = vec![
         Target::new(
             "servers' CPU of an acknowledged durable write, three nodes, 32 clients",
@@ -137,22 +154,25 @@ fn targets(results: &Results) -> Vec<Target> {
             AtMost(38.0),
             AtMost(19.0),
             writes(System::MnemeFsync, CLIENTS).map(|group| group.median(|measured| measured.servers_cpu_us)),
-        ),
+        )
+        .under(bare.cpu_us),
         Target::new(
             "acknowledged writes a second beside Mnesia, fsync, 32 clients",
             "x",
             AtLeast(3.0),
             AtLeast(5.0),
             beside_mnesia(writes(System::MnemeFsync, CLIENTS)),
-        ),
+        )
+        .under(product(beside_mnesia(writes(System::MnemeFsync, CLIENTS)), bare.rate_beside)),
         Target {
             figure: "the same in batches of 32, pipelined or in streams, whichever is most, beside Mnesia's single writes".to_owned(),
             must: None,
             aim: Some(AtLeast(30.0)),
             unit: "x",
             measured: shared.reduce(f64::max),
+            ceiling: product(beside_mnesia(batches), bare.batch_rate_beside),
         },
-        one_client(p50_ms(System::MnemeFsync), p50_ms(System::MnesiaTransaction)),
+        one_client(p50_ms(System::MnemeFsync), p50_ms(System::MnesiaTransaction)).under(bare.p50_ms),
         Target::new(
             "GET beside bare hyper answering the same bytes, 32 clients",
             "x",
@@ -242,7 +262,37 @@ fn file(results: &Results) -> Target {
         aim: None,
         unit: "x",
         measured: share,
+        ceiling: None,
     }
+}
+
+/// What bare replicas reach: processor time of a write, rates beside Mneme's in turns, latency of one client.
+struct Ceiling {
+    cpu_us: Option<f64>,
+    rate_beside: Option<f64>,
+    batch_rate_beside: Option<f64>,
+    p50_ms: Option<f64>,
+}
+
+impl Ceiling {
+    fn of(results: &Results) -> Self {
+        let group = |system, shape, clients| {
+            Group::find(results, CellPart::Replicas, (system, Operation::Write, shape, clients))
+        };
+        let bare = |shape, clients| group(System::BareReplicas, shape, clients);
+        let beside = |shape| bare(shape, CLIENTS)?.rate_beside(&group(System::MnemeFsync, shape, CLIENTS)?);
+        Self {
+            cpu_us: bare(Shape::Single, CLIENTS)
+                .map(|group| group.median(|measured| measured.servers_cpu_us)),
+            rate_beside: beside(Shape::Single),
+            batch_rate_beside: beside(Shape::Batch),
+            p50_ms: bare(Shape::Single, 1).map(|group| group.latency(|latency| latency.p50_us) / 1_000.0),
+        }
+    }
+}
+
+fn product(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    Some(one? * other?)
 }
 
 #[cfg(test)]
@@ -251,7 +301,7 @@ mod tests {
 
     #[track_caller]
     fn check(must: Option<Bound>, aim: Option<Bound>, measured: Option<f64>, expected: Verdict) {
-        let target = Target { figure: String::new(), must, aim, unit: "", measured };
+        let target = Target { figure: String::new(), must, aim, unit: "", measured, ceiling: None };
         assert_eq!(target.verdict(), expected, "{must:?} {aim:?} {measured:?}");
     }
 
@@ -292,5 +342,8 @@ mod tests {
         let ratio = targets(&results)[1].measured.expect("a ratio");
         // Rates of 40,000 and 10,000 in one round, half of both in the other.
         assert!((ratio - 4.0).abs() < 1e-9, "{ratio}");
+        // Where bare replicas do 30,000 beside 20,000.
+        let ceiling = targets(&results)[1].ceiling.expect("a ceiling");
+        assert!((ceiling - 6.0).abs() < 1e-9, "{ceiling}");
     }
 }
