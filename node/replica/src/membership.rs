@@ -106,6 +106,8 @@ pub(crate) struct Member {
     /// Until when we tell it that we refuse its writes.
     pub(crate) clock_refused_boot_ms: Option<u64>,
     pub(crate) is_ready: bool,
+    /// Somebody's clock agreed with that of its process.
+    pub(crate) is_clock_confirmed: bool,
     /// Who says that it is live, as each said last: all members that a peer in contact calls live must be caught up with.
     pub(crate) called_live_by: BTreeSet<NodeId>,
     pub(crate) acked: (u64, u64),

@@ -147,6 +147,8 @@ pub struct Heartbeat {
     pub refuses_your_clock: bool,
     /// The sender is ready.
     pub is_ready: bool,
+    /// Somebody's clock agreed with the sender's since its process started.
+    pub is_clock_confirmed: bool,
     /// Members known.
     pub members: Vec<MemberInfo>,
     /// Tables known.

@@ -80,6 +80,8 @@ pub struct Replica {
     /// Digest step up to which the sweep is done.
     swept_step: u64,
     digest_sent_step: u64,
+    /// Whether somebody's clock has agreed with this process's.
+    is_clock_confirmed: bool,
     join: Join,
     is_draining: bool,
     is_drained: bool,
@@ -134,8 +136,8 @@ impl Recovery {
             // A table declared under another kind than the file's was refused before the load.
             let _ = self.tables.know(info);
         }
-        // By its own writes alone: another's may have been stamped by a clock that was ahead.
-        let time = NodeTime::start_after(self.sample, vector.last_write_ms(self.settings.origin.node));
+        // By its own writes, or those of two others: one other's may have been stamped by a clock that was ahead.
+        let time = NodeTime::start_after(self.sample, vector.shown_ms(self.settings.origin.node));
         let members = meta.members.iter().map(|info| (info.node, Member::known(info, self.sample.boot_ms)));
         let replica = Replica {
             gate: Arc::default(),
@@ -166,6 +168,7 @@ impl Recovery {
             lacks_until_met: false,
             swept_step: 0,
             digest_sent_step: 0,
+            is_clock_confirmed: false,
             join: Join {
                 is_done: false,
                 last_live: meta.last_live.iter().copied().collect(),

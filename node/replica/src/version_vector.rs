@@ -57,10 +57,18 @@ impl VersionVector {
         self.dominates(other) && other.dominates(self)
     }
 
-    /// When the last write of a node was noted, in milliseconds of node time; 0 when there is none.
-    pub(crate) fn last_write_ms(&self, node: NodeId) -> u64 {
-        let theirs = self.entries.iter().filter(|(origin, _)| origin.node == node);
-        theirs.map(|(_, entry)| entry.last_write_ms).max().unwrap_or(0)
+    /// What clocks have shown for certain, in milliseconds: that of `node` when it wrote last, or those of two others; 0 when
+    /// there is neither.
+    pub(crate) fn shown_ms(&self, node: NodeId) -> u64 {
+        let mut last_writes_ms = BTreeMap::<NodeId, u64>::new();
+        for (origin, entry) in &self.entries {
+            let last_ms = last_writes_ms.entry(origin.node).or_default();
+            *last_ms = entry.last_write_ms.max(*last_ms);
+        }
+        let own_ms = last_writes_ms.remove(&node).unwrap_or(0);
+        let mut others_ms: Vec<u64> = last_writes_ms.into_values().collect();
+        others_ms.sort_unstable();
+        own_ms.max(others_ms.iter().rev().nth(1).copied().unwrap_or(0))
     }
 
     /// Claims one write; beyond a gap it joins the interval if it touches it, else it stays

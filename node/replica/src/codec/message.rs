@@ -210,7 +210,7 @@ fn digest(input: &mut Decoder<'_>) -> Result<TableDigest> {
 }
 
 fn put_heartbeat(output: &mut Output<'_>, heartbeat: &Heartbeat) {
-    infallible(output.array(11));
+    infallible(output.array(12));
     put_vector(output, &heartbeat.applied);
     put_vector(output, &heartbeat.durable);
     infallible(output.u64(heartbeat.node_time_ms).and_then(|output| output.u64(heartbeat.wall_time_ms)));
@@ -220,6 +220,7 @@ fn put_heartbeat(output: &mut Output<'_>, heartbeat: &Heartbeat) {
         heartbeat.commit_stalled,
         heartbeat.refuses_your_clock,
         heartbeat.is_ready,
+        heartbeat.is_clock_confirmed,
     ] {
         infallible(output.bool(flag));
     }
@@ -228,7 +229,7 @@ fn put_heartbeat(output: &mut Output<'_>, heartbeat: &Heartbeat) {
 }
 
 fn heartbeat(input: &mut Decoder<'_>) -> Result<Heartbeat> {
-    array(input, 11, |input| {
+    array(input, 12, |input| {
         Ok(Heartbeat {
             applied: vector(input)?,
             durable: vector(input)?,
@@ -239,6 +240,7 @@ fn heartbeat(input: &mut Decoder<'_>) -> Result<Heartbeat> {
             commit_stalled: input.bool()?,
             refuses_your_clock: input.bool()?,
             is_ready: input.bool()?,
+            is_clock_confirmed: input.bool()?,
             members: list(input, member_info)?,
             tables: list(input, table_info)?,
         })

@@ -158,6 +158,7 @@ fn messages() -> impl Strategy<Value = Message> {
                 wall_time_ms: b,
                 acknowledges_without_you: flag,
                 despite_your_refusal: !flag,
+                is_clock_confirmed: flag,
                 commit_stalled: !flag,
                 refuses_your_clock: flag,
                 is_ready: !flag,

@@ -24,9 +24,9 @@ struct ClockVotes {
     ahead: usize,
     /// Whose clocks are so far behind that they refuse what is stamped here.
     behind: usize,
-    /// Who has run for longer than this process.
+    /// Whose clock somebody confirmed when nobody did this one, or who else has run for longer.
     elders: usize,
-    /// Who has not run for as long.
+    /// Whose clock nobody confirmed when somebody did this one, or who else has not run for as long.
     youngers: usize,
     /// Who is there and has not told its time yet.
     untold: usize,
@@ -35,8 +35,8 @@ struct ClockVotes {
 impl ClockVotes {
     /// Whether this node is to take its clock for one that is ahead.
     ///
-    /// Of two nodes nobody can say. A machine that has just booted is the likelier to be wrong, and sessions live by the
-    /// elder's time; of two of one age the one that is refused counts as wrong.
+    /// Of two nodes nobody can say. A clock that nobody ever confirmed, or that of a machine that has just booted, is the
+    /// likelier to be wrong, and sessions live by the other; of two of one age the one that is refused counts as wrong.
     fn is_fast(self) -> bool {
         self.may_be_fast() && (self.all > 1 || self.youngers == 0 || self.untold > 0)
     }
@@ -323,12 +323,14 @@ impl Replica {
         member.is_commit_stalled = heartbeat.commit_stalled;
         member.note_refusal(heartbeat.refuses_your_clock, boot_ms);
         member.is_ready = heartbeat.is_ready;
+        member.is_clock_confirmed = heartbeat.is_clock_confirmed;
         member.is_right |= heartbeat.despite_your_refusal;
         member.ahead_since_boot_ms = is_ahead.then(|| member.ahead_since_boot_ms.unwrap_or(boot_ms));
         member.note_clocks(&heartbeat, boot_ms);
         member.vector = heartbeat.applied;
         member.held.note(&member.vector, &self.applied, boot_ms);
         let skew_ms = member.skew_ms(offset_ms).unwrap_or(0);
+        self.is_clock_confirmed |= skew_ms.unsigned_abs() <= VERSION_AHEAD_MS_MAX;
         if heartbeat.acknowledges_without_you
             && matches!(member.exchange, Exchange::Done | Exchange::CatchUp(_))
         {
@@ -356,6 +358,7 @@ impl Replica {
             commit_stalled: self.is_read_only() || self.is_commit_stalled(),
             refuses_your_clock: member.clock_refused_boot_ms.is_some() || self.is_ahead_of_us(member),
             is_ready: self.is_ready(),
+            is_clock_confirmed: self.is_clock_confirmed,
             members: self.member_infos(),
             tables: self.tables.infos(),
         };
@@ -418,8 +421,14 @@ impl Replica {
             votes.all += 1;
             votes.ahead += usize::from(skew_ms > signed(VERSION_AHEAD_MS_MAX));
             votes.behind += usize::from(is_behind || -skew_ms > signed(VERSION_AHEAD_MS_MAX));
-            votes.elders += usize::from(started_boot_ms - member.started_boot_ms > SAME_AGE_MS);
-            votes.youngers += usize::from(member.started_boot_ms - started_boot_ms > SAME_AGE_MS);
+            let younger_ms = started_boot_ms - member.started_boot_ms;
+            let (is_elder, is_younger) = if member.is_clock_confirmed == self.is_clock_confirmed {
+                (younger_ms > SAME_AGE_MS, -younger_ms > SAME_AGE_MS)
+            } else {
+                (member.is_clock_confirmed, self.is_clock_confirmed)
+            };
+            votes.elders += usize::from(is_elder);
+            votes.youngers += usize::from(is_younger);
         }
         votes
     }

@@ -39,8 +39,11 @@ impl Replica {
 
     pub(super) fn tick(&mut self, now: ClockSample) {
         let (was_in_doubt, before_ms) = (self.time.is_in_doubt(), self.now_ms);
+        let before_offset_ms = self.time.offset_ms();
         self.time.observe(now, self.peer_clocks(now));
         self.now_ms = self.time.at(self.boot_ms);
+        // A step that was followed is another clock; whoever agreed with it says so again with the next heartbeat.
+        self.is_clock_confirmed &= self.time.offset_ms().abs_diff(before_offset_ms) <= WALL_STEP_MS;
         self.notice_step_back(before_ms);
         if self.time.is_in_doubt() && !was_in_doubt {
             self.notice(Notice::WallStepped);

@@ -141,6 +141,59 @@ fn of_two_the_elder_is_believed() {
 }
 
 #[test]
+fn of_two_the_one_is_believed_whose_clock_somebody_confirmed() {
+    for error_ms in [-300_000, 700_000] {
+        // One that has run for the longest and met nobody, and two that meet.
+        let mut wrong = Bench::with_clock(3, vec![TableConfig::new(name("t"))], true, error_ms);
+        wrong.pass(10_000);
+        let mut circle = Circle::new(&[10_000, 10_000]);
+        circle.meet();
+        circle.pass(1_000);
+        // One of these is gone, for longer than what it said counts.
+        circle.0.truncate(1);
+        circle.pass(70_000);
+        wrong.pass(71_000);
+        circle.0.push(wrong);
+        circle.meet();
+        circle.pass(3_000);
+        assert!(circle.is_serving(0) && !circle.is_serving(1), "{error_ms}");
+        assert!(matches!(circle.put(0, "a"), Outcome::Done { .. }), "{error_ms}");
+    }
+}
+
+#[test]
+fn a_step_that_was_followed_has_to_be_confirmed_anew() {
+    let mut circle = Circle::new(&[0, 0]);
+    circle.meet();
+    circle.pass(1_000);
+    assert!(circle.0[0].replica.is_clock_confirmed);
+    let mut alone = circle.0.remove(0);
+    alone.wall_error_ms = 300_000;
+    alone.pass(70_000);
+    assert!(!alone.replica.is_clock_confirmed, "it has followed its own clock alone");
+}
+
+#[test]
+fn a_start_behind_what_two_others_wrote_is_in_doubt() {
+    let start = |writers: &[u64]| {
+        let settings = Bench::sessions().replica.settings;
+        let mut vector = VersionVector::default();
+        for number in writers {
+            let origin = Origin { node: NodeId::new(*number), epoch: 1 };
+            vector.insert(origin, 1, START_MS + 300_000);
+        }
+        let sample = ClockSample { wall_ms: START_MS, boot_ms: 1_000 };
+        Replica::recover(settings, sample).finish(Meta::default(), vector)
+    };
+    assert!(!start(&[2]).time.is_in_doubt(), "one other may have been ahead");
+    for writers in [&[1][..], &[2, 3]] {
+        let replica = start(writers);
+        assert!(replica.time.is_in_doubt(), "{writers:?}");
+        assert_eq!(replica.now_ms, START_MS + 300_000, "{writers:?}");
+    }
+}
+
+#[test]
 fn a_clock_that_was_doubted_is_not_right_because_nobody_is_there() {
     let mut circle = elder_and_younger(-300_000);
     // The link breaks.
