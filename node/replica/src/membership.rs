@@ -97,6 +97,8 @@ pub(crate) struct Member {
     pub(crate) retry_delta_boot_ms: u64,
     /// It acknowledges although this node refuses its writes, and most of the others take them: what it holds is needed.
     pub(crate) is_right: bool,
+    /// It said so with its last heartbeat: what it acknowledges now need not be held here.
+    pub(crate) leaves_us: bool,
     /// Its last delta had rows that were refused.
     pub(crate) is_delta_refused: bool,
     pub(crate) exchange: Exchange,

@@ -325,15 +325,17 @@ impl Replica {
         member.is_ready = heartbeat.is_ready;
         member.is_clock_confirmed = heartbeat.is_clock_confirmed;
         member.is_right |= heartbeat.despite_your_refusal;
+        let waits_again = member.leaves_us && !heartbeat.despite_your_refusal;
+        member.leaves_us = heartbeat.despite_your_refusal;
         member.ahead_since_boot_ms = is_ahead.then(|| member.ahead_since_boot_ms.unwrap_or(boot_ms));
         member.note_clocks(&heartbeat, boot_ms);
         member.vector = heartbeat.applied;
         member.held.note(&member.vector, &self.applied, boot_ms);
         let skew_ms = member.skew_ms(offset_ms).unwrap_or(0);
         self.is_clock_confirmed |= skew_ms.unsigned_abs() <= VERSION_AHEAD_MS_MAX;
-        if heartbeat.acknowledges_without_you
-            && matches!(member.exchange, Exchange::Done | Exchange::CatchUp(_))
-        {
+        let is_without_us = heartbeat.acknowledges_without_you
+            && matches!(member.exchange, Exchange::Done | Exchange::CatchUp(_));
+        if is_without_us || waits_again {
             self.ask_exchange(peer);
         }
         if skew_ms.unsigned_abs() >= SKEW_REPORTED_MS && self.counters.heartbeats.is_multiple_of(64) {
@@ -431,6 +433,13 @@ impl Replica {
             votes.youngers += usize::from(is_younger);
         }
         votes
+    }
+
+    /// Whether a member acknowledges without this node because it refuses what that writes, though most of the others take
+    /// it: then sessions are missing here, whatever the last exchange brought.
+    pub(super) fn is_left_for_its_refusal(&self) -> bool {
+        let was_heard = |member: &Member| member.silence_ms(self.boot_ms) <= WALL_STEP_ALONE_MS;
+        self.members.values().any(|member| member.leaves_us && was_heard(member))
     }
 
     /// Whether a member's clock is so far ahead that what it stamps now is refused here.

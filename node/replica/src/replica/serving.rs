@@ -202,6 +202,7 @@ impl Replica {
             && !self.is_drained
             && !is_far_behind
             && !self.is_clock_contradicted()
+            && !self.is_left_for_its_refusal()
             && self.members.values().all(is_caught_up)
     }
 
@@ -210,8 +211,8 @@ impl Replica {
         let may_serve = self.may_serve();
         if may_serve != self.gate.is_open() {
             self.gate.set_open(may_serve);
-            let reason =
-                if self.is_clock_contradicted() { "its clock is not the others'" } else { "catching up" };
+            let is_clock_wrong = self.is_clock_contradicted() || self.is_left_for_its_refusal();
+            let reason = if is_clock_wrong { "its clock is not the others'" } else { "catching up" };
             self.notice(if may_serve { Notice::Ready } else { Notice::Unready { reason } });
         }
     }

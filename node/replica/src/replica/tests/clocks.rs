@@ -22,6 +22,28 @@ fn whoever_refuses_what_the_others_acknowledge_does_not_serve() {
 }
 
 #[test]
+fn whoever_refuses_one_alone_does_not_serve_while_that_one_goes_on_without_it() {
+    // The second is far behind the third alone, whose writes the others take.
+    let mut circle = Circle::new(&[0, -450, 100, 0]);
+    circle.meet();
+    for number in 0..40 {
+        let key = format!("key{number}");
+        assert!(matches!(circle.put(2, &key), Outcome::Done { .. }), "{number}: two of three others take it");
+        let is_missing = matches!(circle.0[1].read(&key), Lookup::Absent { .. });
+        assert!(!(is_missing && circle.is_serving(1)), "{number}: it says that nothing is there");
+        circle.pass(100);
+    }
+    assert!(!circle.is_serving(1) && circle.is_serving(2));
+    // Its clock is set right, slowly.
+    circle.0[1].wall_error_ms = 0;
+    circle.pass(10_000);
+    assert!(circle.is_serving(1));
+    for number in 0..40 {
+        assert!(matches!(circle.0[1].read(&format!("key{number}")), Lookup::Found(_)), "{number}");
+    }
+}
+
+#[test]
 fn rows_of_a_clock_ahead_hold_nobody_up() {
     let mut circle = Circle::new(&[0, HOUR_MS, 0]);
     circle.0[1].one("from/the/future", put(b"v"));
