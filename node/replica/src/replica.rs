@@ -19,7 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use mneme_api::TableName;
+use mneme_api::{TableKind, TableName};
 
 use self::delta::{Delta, Donation};
 use self::push::Deferred;
@@ -121,12 +121,23 @@ pub struct Recovery {
     sample: ClockSample,
     tables: Tables,
     is_empty: bool,
+    /// What this node's clock has shown, in milliseconds, as far as the rows tell.
+    shown_ms: u64,
 }
 
 impl Recovery {
     /// Merges one stored row: the same merge as replication, so order and duplicates are harmless.
     pub fn load(&mut self, row: Row) {
         self.is_empty = false;
+        // Whatever is stamped later than a node's clock shows it refuses, but for another's tombstone of a session.
+        let is_own = row
+            .record
+            .value
+            .as_ref()
+            .is_some_and(|value| value.version.origin.node == self.settings.origin.node);
+        if is_own || row.kind != TableKind::Session || !row.record.is_deleted() {
+            self.shown_ms = self.shown_ms.max(row.record.version_ms());
+        }
         self.tables.merge(std::slice::from_ref(&row));
     }
 
@@ -136,8 +147,7 @@ impl Recovery {
             // A table declared under another kind than the file's was refused before the load.
             let _ = self.tables.know(info);
         }
-        // By its own writes, or those of two others: one other's may have been stamped by a clock that was ahead.
-        let time = NodeTime::start_after(self.sample, vector.shown_ms(self.settings.origin.node));
+        let time = NodeTime::start_after(self.sample, self.shown_ms);
         let members = meta.members.iter().map(|info| (info.node, Member::known(info, self.sample.boot_ms)));
         let replica = Replica {
             gate: Arc::default(),
@@ -202,7 +212,7 @@ impl Replica {
         for config in &settings.tables {
             tables.declare(config).expect("the configuration has each table once");
         }
-        Recovery { settings, sample, tables, is_empty: true }
+        Recovery { settings, sample, tables, is_empty: true, shown_ms: 0 }
     }
 
     /// First effects: the addresses to dial, and whether to serve at once.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{Dot, NodeId, Origin};
+use crate::id::{Dot, Origin};
 
 /// What one origin's entry says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,20 +55,6 @@ impl VersionVector {
     /// Whether both hold for certain the same writes.
     pub fn agrees_with(&self, other: &Self) -> bool {
         self.dominates(other) && other.dominates(self)
-    }
-
-    /// What clocks have shown for certain, in milliseconds: that of `node` when it wrote last, or those of two others; 0 when
-    /// there is neither.
-    pub(crate) fn shown_ms(&self, node: NodeId) -> u64 {
-        let mut last_writes_ms = BTreeMap::<NodeId, u64>::new();
-        for (origin, entry) in &self.entries {
-            let last_ms = last_writes_ms.entry(origin.node).or_default();
-            *last_ms = entry.last_write_ms.max(*last_ms);
-        }
-        let own_ms = last_writes_ms.remove(&node).unwrap_or(0);
-        let mut others_ms: Vec<u64> = last_writes_ms.into_values().collect();
-        others_ms.sort_unstable();
-        own_ms.max(others_ms.iter().rev().nth(1).copied().unwrap_or(0))
     }
 
     /// Claims one write; beyond a gap it joins the interval if it touches it, else it stays

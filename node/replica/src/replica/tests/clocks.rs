@@ -196,22 +196,24 @@ fn a_step_that_was_followed_has_to_be_confirmed_anew() {
 }
 
 #[test]
-fn a_start_behind_what_two_others_wrote_is_in_doubt() {
-    let start = |writers: &[u64]| {
-        let settings = Bench::sessions().replica.settings;
-        let mut vector = VersionVector::default();
-        for number in writers {
-            let origin = Origin { node: NodeId::new(*number), epoch: 1 };
-            vector.insert(origin, 1, START_MS + 300_000);
-        }
+fn a_start_behind_what_its_file_holds_is_in_doubt() {
+    let start = |number: u64, is_deleted: bool| {
         let sample = ClockSample { wall_ms: START_MS, boot_ms: 1_000 };
-        Replica::recover(settings, sample).finish(Meta::default(), vector)
+        let mut recovery = Replica::recover(Bench::sessions().replica.settings, sample);
+        let mut writer = Bench::with_clock(number, vec![TableConfig::new(name("t"))], true, 300_000);
+        writer.one("a", put(b"v"));
+        if is_deleted {
+            writer.one("a", Action::Delete);
+        }
+        let write = writer.replica.recent.back().expect("its write");
+        write.rows.iter().for_each(|row| recovery.load(row.clone()));
+        recovery.finish(Meta::default(), VersionVector::default())
     };
-    assert!(!start(&[2]).time.is_in_doubt(), "one other may have been ahead");
-    for writers in [&[1][..], &[2, 3]] {
-        let replica = start(writers);
-        assert!(replica.time.is_in_doubt(), "{writers:?}");
-        assert_eq!(replica.now_ms, START_MS + 300_000, "{writers:?}");
+    assert!(!start(2, true).time.is_in_doubt(), "another's tombstone is taken from any clock");
+    for (writer, is_deleted) in [(1, false), (1, true), (2, false)] {
+        let replica = start(writer, is_deleted);
+        assert!(replica.time.is_in_doubt(), "{writer} {is_deleted}");
+        assert_eq!(replica.now_ms, START_MS + 300_050, "{writer} {is_deleted}");
     }
 }
 
