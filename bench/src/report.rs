@@ -90,7 +90,7 @@ fn page(results: &Results) -> String {
         "Writes to three nodes, in turns with three bare replicas: hyper servers that send the bytes of each request to the others \
         over a socket, append them to a SQLite file, and answer when they are in their own and in one other. Threads, group commit and \
         settings of the file are a node's. They have no keys, versions, expiry or reads, merge nothing, check nothing, and lose track \
-        when anything goes wrong: no replicated cache over HTTP and SQLite takes less, and a target beyond them is out of its reach.",
+        when anything goes wrong: whatever is built in this way takes more.",
         &[],
         table::beside(results, CellPart::Replicas, System::BareReplicas),
     );
