@@ -76,15 +76,16 @@ impl NodeTime {
         self.stepped_since_boot_ms.is_some()
     }
 
-    /// Follows the wall clock: slowly when it is near, and after a step only once `peers` say so.
-    pub fn observe(&mut self, sample: ClockSample, peers: PeerClocks) {
+    /// Follows the wall clock: slowly when it is near, and after a step only once `peers` say so. Says whether it followed a
+    /// step.
+    pub fn observe(&mut self, sample: ClockSample, peers: PeerClocks) -> bool {
         let elapsed_ms = sample.boot_ms.saturating_sub(self.last_boot_ms);
         self.last_boot_ms = self.last_boot_ms.max(sample.boot_ms);
         let error_ms = signed(sample.wall_ms) - signed(self.at(sample.boot_ms));
         if error_ms.unsigned_abs() <= WALL_STEP_MS {
             self.stepped_since_boot_ms = None;
             self.slew(error_ms, elapsed_ms);
-            return;
+            return false;
         }
         let since_ms = *self.stepped_since_boot_ms.get_or_insert(sample.boot_ms);
         let follow = match peers {
@@ -96,6 +97,7 @@ impl NodeTime {
             self.offset_ms += error_ms;
             self.stepped_since_boot_ms = None;
         }
+        follow
     }
 
     fn slew(&mut self, error_ms: i64, elapsed_ms: u64) {

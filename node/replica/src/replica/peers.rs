@@ -388,10 +388,11 @@ impl Replica {
         self.clock_votes(|member| member.is_in_contact && member.refuses_clock()).is_fast()
     }
 
-    /// Whether this node goes by a clock that most of the others contradict: what has expired cannot be told by it.
+    /// Whether this node goes by a clock that most of the others contradict, by which it cannot tell what has expired, or
+    /// refuses by it what they take.
     pub(super) fn is_clock_contradicted(&self) -> bool {
         let votes = self.clock_votes(|_| false);
-        votes.is_fast() || votes.is_slow()
+        votes.is_fast() || votes.is_slow() || self.is_left_for_its_refusal()
     }
 
     /// Whether what has expired by this node's clock may have expired by nobody else's.
@@ -405,15 +406,19 @@ impl Replica {
         self.clock_votes(|_| false).is_slow()
     }
 
-    /// What others say of this node's clock, in one look: it is asked for at every step. Those count that are in contact,
-    /// and those that were a moment ago: a clock that was doubted is not right because nobody is there to doubt it.
+    /// Those whose word on clocks counts: in contact, or a moment ago. A clock that was doubted is not right because nobody
+    /// is there to doubt it.
+    fn heard_of_late(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| member.silence_ms(self.boot_ms) <= WALL_STEP_ALONE_MS)
+    }
+
+    /// What others say of this node's clock, in one look: it is asked for at every step.
     ///
     /// Of some it is known that they are behind, whatever they told of their time.
     fn clock_votes(&self, is_behind: impl Fn(&Member) -> bool) -> ClockVotes {
         let (offset_ms, started_boot_ms) = (self.time.offset_ms(), signed(self.started_boot_ms));
-        let was_heard = |member: &&Member| member.silence_ms(self.boot_ms) <= WALL_STEP_ALONE_MS;
         let mut votes = ClockVotes::default();
-        for member in self.members.values().filter(was_heard) {
+        for member in self.heard_of_late() {
             let (skew_ms, is_behind) = (member.skew_ms(offset_ms), is_behind(member));
             if skew_ms.is_none() && !is_behind {
                 votes.untold += usize::from(member.is_in_contact);
@@ -437,9 +442,8 @@ impl Replica {
 
     /// Whether a member acknowledges without this node because it refuses what that writes, though most of the others take
     /// it: then sessions are missing here, whatever the last exchange brought.
-    pub(super) fn is_left_for_its_refusal(&self) -> bool {
-        let was_heard = |member: &Member| member.silence_ms(self.boot_ms) <= WALL_STEP_ALONE_MS;
-        self.members.values().any(|member| member.leaves_us && was_heard(member))
+    fn is_left_for_its_refusal(&self) -> bool {
+        self.heard_of_late().any(|member| member.leaves_us)
     }
 
     /// Whether a member's clock is so far ahead that what it stamps now is refused here.

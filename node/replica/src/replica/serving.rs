@@ -39,11 +39,9 @@ impl Replica {
 
     pub(super) fn tick(&mut self, now: ClockSample) {
         let (was_in_doubt, before_ms) = (self.time.is_in_doubt(), self.now_ms);
-        let before_offset_ms = self.time.offset_ms();
-        self.time.observe(now, self.peer_clocks(now));
-        self.now_ms = self.time.at(self.boot_ms);
         // A step that was followed is another clock; whoever agreed with it says so again with the next heartbeat.
-        self.is_clock_confirmed &= self.time.offset_ms().abs_diff(before_offset_ms) <= WALL_STEP_MS;
+        self.is_clock_confirmed &= !self.time.observe(now, self.peer_clocks(now));
+        self.now_ms = self.time.at(self.boot_ms);
         self.notice_step_back(before_ms);
         if self.time.is_in_doubt() && !was_in_doubt {
             self.notice(Notice::WallStepped);
@@ -202,7 +200,6 @@ impl Replica {
             && !self.is_drained
             && !is_far_behind
             && !self.is_clock_contradicted()
-            && !self.is_left_for_its_refusal()
             && self.members.values().all(is_caught_up)
     }
 
@@ -211,8 +208,8 @@ impl Replica {
         let may_serve = self.may_serve();
         if may_serve != self.gate.is_open() {
             self.gate.set_open(may_serve);
-            let is_clock_wrong = self.is_clock_contradicted() || self.is_left_for_its_refusal();
-            let reason = if is_clock_wrong { "its clock is not the others'" } else { "catching up" };
+            let reason =
+                if self.is_clock_contradicted() { "its clock is not the others'" } else { "catching up" };
             self.notice(if may_serve { Notice::Ready } else { Notice::Unready { reason } });
         }
     }
