@@ -17,6 +17,9 @@ use crate::figures::{Cell, CellPart, Measured, Results, Settings};
 use crate::system::{Running, System};
 use crate::workload::{KEYS, Operation, Shape, Spec};
 
+/// Turns of [`Session::in_turns`] for each round of the rest.
+const TURNS: usize = 2;
+
 /// A part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
@@ -140,6 +143,25 @@ impl Session {
         let cell = Cell { part, system, operation, shape, nodes, clients, rate, round, measured };
         self.results.cells.push(cell.clone());
         Ok(cell.measured)
+    }
+
+    /// Measures systems in turns, the other way round every time: what is wanted is a ratio, and a machine that becomes slower or
+    /// faster meanwhile favours none.
+    async fn in_turns(
+        &mut self,
+        part: CellPart,
+        systems: &mut [Running],
+        specs: &[Spec],
+    ) -> anyhow::Result<()> {
+        for turn in 0..self.rounds() * TURNS {
+            for spec in specs {
+                for system in &mut *systems {
+                    self.cell(part, turn, system, spec).await?;
+                }
+            }
+            systems.reverse();
+        }
+        Ok(())
     }
 
     /// Tells who waits for the end how far it is.

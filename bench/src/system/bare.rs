@@ -17,6 +17,10 @@ use super::{Running, Source, System, directory, wait_listening};
 use crate::sample::{ClientProcess, Watched};
 use crate::workload::value;
 
+/// An entity tag as a node sends it.
+pub(super) const ENTITY_TAG: HeaderValue =
+    HeaderValue::from_static("\"1a20d6f40610000-b0dd520eae4d03445365b1d1a086a9a0\"");
+
 pub(super) async fn start() -> anyhow::Result<Running> {
     let (address, directory) = (free_loopback(), directory()?);
     let program = std::env::current_exe()?;
@@ -65,8 +69,7 @@ async fn answer(stream: std::net::TcpStream) {
     let service = service_fn(move |_request| {
         let mut response = Response::new(Full::new(value.clone()));
         let headers = response.headers_mut();
-        let etag = "\"1a20d6f40610000-b0dd520eae4d03445365b1d1a086a9a0\"";
-        headers.insert(ETAG, HeaderValue::from_static(etag));
+        headers.insert(ETAG, ENTITY_TAG);
         headers.insert("mneme-ttl-ms", HeaderValue::from_static("1799991"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         async move { Ok::<_, Infallible>(response) }

@@ -30,6 +30,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::bare::ENTITY_TAG;
 use super::{Running, STARTED_MAX, Source, System, directory, wait_listening};
 use crate::parts::sqlite;
 use crate::sample::{ClientProcess, Watched};
@@ -208,8 +209,7 @@ impl Node {
         let _ = done.await;
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
-        let etag = "\"1a20d6f40610000-b0dd520eae4d03445365b1d1a086a9a0\"";
-        headers.insert(ETAG, HeaderValue::from_static(etag));
+        headers.insert(ETAG, ENTITY_TAG);
         headers.insert("mneme-acks", HeaderValue::from_static("applied=3/3 durable=2/3"));
         Ok(response)
     }
