@@ -28,6 +28,8 @@ struct ClockVotes {
     elders: usize,
     /// Whose clock nobody confirmed when somebody did this one, or who else has not run for as long.
     youngers: usize,
+    /// Of whose clock and this one's nothing says yet which is right.
+    undecided: usize,
     /// Who is there and has not told its time yet.
     untold: usize,
 }
@@ -36,7 +38,9 @@ impl ClockVotes {
     /// Whether this node is to take its clock for one that is ahead.
     ///
     /// Of two nodes nobody can say. A clock that nobody ever confirmed, or that of a machine that has just booted, is the
-    /// likelier to be wrong, and sessions live by the other; of two of one age the one that is refused counts as wrong.
+    /// likelier to be wrong, and sessions live by the other; of two of one age the one that is refused counts as wrong. Of two
+    /// that nobody confirmed and that have not run for a minute neither is believed: machines that boot are told the time
+    /// by then, or a third comes.
     fn is_fast(self) -> bool {
         self.may_be_fast() && (self.all > 1 || self.youngers == 0 || self.untold > 0)
     }
@@ -47,7 +51,7 @@ impl ClockVotes {
     }
 
     fn is_slow(self) -> bool {
-        self.ahead * 2 > self.all && (self.all > 1 || self.elders > 0)
+        self.ahead * 2 > self.all && (self.all > 1 || self.elders + self.undecided > 0)
     }
 }
 
@@ -429,6 +433,14 @@ impl Replica {
             votes.ahead += usize::from(skew_ms > signed(VERSION_AHEAD_MS_MAX));
             votes.behind += usize::from(is_behind || -skew_ms > signed(VERSION_AHEAD_MS_MAX));
             let younger_ms = started_boot_ms - member.started_boot_ms;
+            let elder_runs_ms = signed(self.boot_ms) - started_boot_ms.min(member.started_boot_ms);
+            if !member.is_clock_confirmed
+                && !self.is_clock_confirmed
+                && elder_runs_ms < signed(WALL_STEP_ALONE_MS)
+            {
+                votes.undecided += 1;
+                continue;
+            }
             let (is_elder, is_younger) = if member.is_clock_confirmed == self.is_clock_confirmed {
                 (younger_ms > SAME_AGE_MS, -younger_ms > SAME_AGE_MS)
             } else {

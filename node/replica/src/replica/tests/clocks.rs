@@ -140,14 +140,36 @@ fn a_record_from_a_clock_ahead_may_be_rewritten_by_whoever_holds_it() {
     assert_eq!(circle.0[1].replica.counters.clock_refusals, 0);
 }
 
-/// A node that has run for ten seconds, and one that has just started, its wall clock wrong by so much.
+/// A node that has run for more than a minute, and one that has just started, its wall clock wrong by so much.
 fn elder_and_younger(error_ms: i64) -> Circle {
+    aged_and_younger(70_000, error_ms)
+}
+
+/// The same, of a node that has run for so long.
+fn aged_and_younger(aged_ms: u64, error_ms: i64) -> Circle {
     let mut circle = Circle::new(&[0]);
-    circle.0[0].pass(10_000);
-    circle.0.push(Bench::with_clock(2, vec![TableConfig::new(name("t"))], true, 10_000 + error_ms));
+    circle.0[0].pass(aged_ms);
+    let now_ms = i64::try_from(aged_ms).expect("milliseconds");
+    circle.0.push(Bench::with_clock(2, vec![TableConfig::new(name("t"))], true, now_ms + error_ms));
     circle.meet();
     circle.pass(3_000);
     circle
+}
+
+#[test]
+fn of_two_that_have_just_started_neither_is_believed() {
+    for (aged_ms, error_ms) in [(500, -700_000), (500, 700_000), (40_000, 700_000)] {
+        let mut circle = aged_and_younger(aged_ms, error_ms);
+        assert!(!circle.is_serving(0) && !circle.is_serving(1), "{aged_ms} {error_ms}");
+        // Somebody sets the clock right.
+        circle.0[1].wall_error_ms -= error_ms;
+        circle.pass(3_000);
+        assert!(circle.is_serving(0) && circle.is_serving(1), "{aged_ms} {error_ms}");
+        // Nobody does.
+        let mut circle = aged_and_younger(aged_ms, error_ms);
+        circle.pass(60_000);
+        assert!(circle.is_serving(0) && !circle.is_serving(1), "{aged_ms} {error_ms}: somebody has to serve");
+    }
 }
 
 #[test]
