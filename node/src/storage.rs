@@ -4,6 +4,7 @@
 //! its twin for tests that own the clock (sqlx and a paused clock do not mix). Both pass the suite in
 //! `storage/tests.rs`. Called by [`writer`], which owns the file, and once at start by [`recovery`].
 
+mod compaction;
 pub mod frame;
 pub mod lock;
 pub mod memory;
@@ -168,6 +169,17 @@ pub trait Storage: Send + 'static {
         after: u64,
         bytes: usize,
     ) -> impl Future<Output = Result<Vec<StoredFrame>, StorageError>> + Send;
+
+    /// Numbers and sizes of the frames after `after` in order of their numbers, of about `bytes` of them; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Corrupt`] when they cannot be read.
+    fn frame_sizes(
+        &mut self,
+        after: u64,
+        bytes: usize,
+    ) -> impl Future<Output = Result<Vec<(u64, usize)>, StorageError>> + Send;
 
     /// Appends frames and removes those before `first`, in one transaction; without frames to remove and with
     /// one to append this is a single statement. Each frame is taken when it is written, so the file alone holds them

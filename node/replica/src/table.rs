@@ -29,7 +29,7 @@ use crate::version::Version;
 mod tests;
 
 /// Shards of a table: enough that readers on every core of a large machine rarely meet the writer.
-pub(crate) const SHARDS: usize = 64;
+pub const SHARDS: usize = 64;
 
 /// Origins by number, so that a record holds four bytes for each instead of sixteen.
 ///
@@ -167,6 +167,15 @@ impl Table {
         let (key, record) = shard.state(hash, &self.origins)?;
         let subject = key.map_or(Subject::Hash(hash), Subject::Key);
         Some(Row { table: self.name.clone(), kind: self.kind, subject, hash, record })
+    }
+
+    /// The whole state of every key in one of the [`SHARDS`] shards.
+    ///
+    /// For compaction, as [`Table::row`].
+    pub fn shard_rows(&self, shard: usize) -> Vec<Row> {
+        let mut hashes = Vec::new();
+        self.visit_shard(shard, |hash, _| hashes.push(hash));
+        hashes.into_iter().filter_map(|hash| self.row(hash)).collect()
     }
 
     /// What of a stored row is still needed; `None` when something in memory supersedes all of it.

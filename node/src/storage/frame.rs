@@ -4,6 +4,8 @@
 //! byte), a length (4 bytes, big endian), and that many bytes. XXH3 finds the accidents of disks; nobody forges frames
 //! who could not write the whole file.
 
+use std::collections::VecDeque;
+
 use mneme_replica::codec;
 use mneme_replica::effect::PersistItem;
 use mneme_replica::record::{Row, Write, row_bytes};
@@ -65,21 +67,11 @@ impl Default for FrameBuilder {
 }
 
 impl FrameBuilder {
-    /// Frames of states that claim nothing; at least one, so that something can follow them.
-    pub fn of_rows(rows: &[Row]) -> Vec<Self> {
-        let mut parts = pieces(rows).map(Part::Rows);
-        let mut builders: Vec<Self> = std::iter::from_fn(|| Self::fill(&mut parts)).collect();
-        if builders.is_empty() {
-            builders.push(Self::default());
-        }
-        builders
-    }
-
     /// Takes parts until the frame is full; `None` when there are none left.
-    fn fill<'a>(parts: &mut impl Iterator<Item = Part<'a>>) -> Option<Self> {
+    fn fill(parts: &mut VecDeque<Part<'_>>) -> Option<Self> {
         let mut builder = Self::default();
         while builder.bytes() < FRAME_BYTES
-            && let Some(part) = parts.next()
+            && let Some(part) = parts.pop_front()
         {
             match part {
                 Part::Write(write) => {
@@ -87,6 +79,7 @@ impl FrameBuilder {
                 }
                 Part::Rows(rows) => builder.entry(ROWS, |body| codec::encode_rows(rows, body)),
                 Part::Vector(vector) => builder.push_vector(vector),
+                Part::First(first) => builder.push_first(first),
             }
         }
         (!builder.is_empty()).then_some(builder)
@@ -136,6 +129,7 @@ enum Part<'a> {
     Write(&'a Write),
     Rows(&'a [Row]),
     Vector(&'a VersionVector),
+    First(u64),
 }
 
 /// Rows in pieces of about [`ROWS_BYTES`].
@@ -159,28 +153,33 @@ fn pieces(mut rest: &[Row]) -> impl Iterator<Item = &[Row]> {
 /// Made one at a time, as they are written: what a delta brought to an empty node is not in memory a second time.
 #[derive(Debug)]
 pub struct Frames<'a> {
-    parts: std::vec::IntoIter<Part<'a>>,
-    compacted: std::vec::IntoIter<FrameBuilder>,
+    parts: VecDeque<Part<'a>>,
     next: u64,
     bytes: usize,
 }
 
 impl<'a> Frames<'a> {
     /// Frames from number `next` on.
-    pub fn new(
-        items: impl Iterator<Item = &'a PersistItem>,
-        compacted: Vec<FrameBuilder>,
-        next: u64,
-    ) -> Self {
-        let mut parts = Vec::new();
+    pub fn new(items: impl Iterator<Item = &'a PersistItem>, next: u64) -> Self {
+        let mut parts = VecDeque::with_capacity(items.size_hint().0);
         for item in items {
             match item {
-                PersistItem::Write(write) => parts.push(Part::Write(write)),
+                PersistItem::Write(write) => parts.push_back(Part::Write(write)),
                 PersistItem::Rows(rows) => parts.extend(pieces(rows).map(Part::Rows)),
-                PersistItem::Vector(vector) => parts.push(Part::Vector(vector)),
+                PersistItem::Vector(vector) => parts.push_back(Part::Vector(vector)),
             }
         }
-        Self { parts: parts.into_iter(), compacted: compacted.into_iter(), next, bytes: 0 }
+        Self { parts, next, bytes: 0 }
+    }
+
+    /// Adds states that claim nothing.
+    pub fn push_rows(&mut self, rows: &'a [Row]) {
+        self.parts.extend(pieces(rows).map(Part::Rows));
+    }
+
+    /// Says that frames before `first` are gone, and what all frames that ever were amount to.
+    pub fn push_cut(&mut self, vector: &'a VersionVector, first: u64) {
+        self.parts.extend([Part::Vector(vector), Part::First(first)]);
     }
 
     /// Number of the next frame.
@@ -198,7 +197,7 @@ impl Iterator for Frames<'_> {
     type Item = super::StoredFrame;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let builder = FrameBuilder::fill(&mut self.parts).or_else(|| self.compacted.next())?;
+        let builder = FrameBuilder::fill(&mut self.parts)?;
         let frame = builder.finish(self.next);
         self.next += 1;
         self.bytes += frame.body.len();

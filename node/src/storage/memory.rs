@@ -47,6 +47,11 @@ impl Storage for MemoryStorage {
         Ok(frames.map(|(id, body)| StoredFrame { id: *id, body: body.clone() }).collect())
     }
 
+    async fn frame_sizes(&mut self, after: u64, bytes: usize) -> Result<Vec<(u64, usize)>, StorageError> {
+        let frames = self.frames(after, bytes).await?;
+        Ok(frames.iter().map(|frame| (frame.id, frame.body.len())).collect())
+    }
+
     async fn append(
         &mut self,
         frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
 use mneme_replica::codec;
 use mneme_replica::effect::Meta;
 use mneme_replica::id::NodeId;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteLockingMode,
-    SqliteSynchronous,
+    SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection, Executor, Row as _};
 use xxhash_rust::xxh3::Xxh3;
@@ -33,7 +34,7 @@ const SHRINK_PAGES: i64 = 1_024;
 /// slice of compaction uses no more than one large frame.
 const READ_AHEAD_FRAMES: usize = 16;
 /// Free bytes that are kept: the next compaction needs them again.
-const FREE_BYTES_KEPT: u64 = 32 << 20;
+const FREE_BYTES_KEPT: u64 = 56 << 20;
 
 /// An open file.
 #[derive(Debug)]
@@ -254,6 +255,30 @@ fn as_integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// Rows of a number and something about the frame, until `bytes` are reached; `take` says how many each has.
+async fn up_to<'a, C, T>(
+    bytes: usize,
+    mut rows: BoxStream<'a, Result<SqliteRow, sqlx::Error>>,
+    take: impl Fn(u64, C) -> (usize, T),
+) -> Result<Vec<T>, StorageError>
+where
+    C: for<'r> sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    let (mut taken, mut taken_bytes) = (Vec::new(), 0);
+    while taken_bytes < bytes
+        && let Some(row) = rows.try_next().await.map_err(failed("read the file"))?
+    {
+        let id: i64 = row.try_get(0).map_err(failed("read the file"))?;
+        let column: C = row.try_get(1).map_err(failed("read the file"))?;
+        let id = u64::try_from(id)
+            .map_err(|_| StorageError::Corrupt { what: "a frame has no number".to_owned() })?;
+        let (row_bytes, item) = take(id, column);
+        taken_bytes += row_bytes;
+        taken.push(item);
+    }
+    Ok(taken)
+}
+
 impl Storage for SqliteStorage {
     async fn identity(&mut self) -> Result<Identity, StorageError> {
         let corrupt = |what: &str| StorageError::Corrupt { what: what.to_owned() };
@@ -282,21 +307,18 @@ impl Storage for SqliteStorage {
     }
 
     async fn frames(&mut self, after: u64, bytes: usize) -> Result<Vec<StoredFrame>, StorageError> {
-        let mut rows = sqlx::query("SELECT id, body FROM frames WHERE id > ? ORDER BY id")
+        let rows = sqlx::query("SELECT id, body FROM frames WHERE id > ? ORDER BY id")
             .bind(as_integer(after))
             .fetch(&mut self.connection);
-        let (mut frames, mut taken) = (Vec::new(), 0);
-        while taken < bytes
-            && let Some(row) = rows.try_next().await.map_err(failed("read the file"))?
-        {
-            let id: i64 = row.try_get(0).map_err(failed("read the file"))?;
-            let body: Vec<u8> = row.try_get(1).map_err(failed("read the file"))?;
-            let id = u64::try_from(id)
-                .map_err(|_| StorageError::Corrupt { what: "a frame has no number".to_owned() })?;
-            taken += body.len();
-            frames.push(StoredFrame { id, body });
-        }
-        Ok(frames)
+        up_to(bytes, rows, |id, body: Vec<u8>| (body.len(), StoredFrame { id, body })).await
+    }
+
+    async fn frame_sizes(&mut self, after: u64, bytes: usize) -> Result<Vec<(u64, usize)>, StorageError> {
+        let rows = sqlx::query("SELECT id, length(body) FROM frames WHERE id > ? ORDER BY id")
+            .bind(as_integer(after))
+            .fetch(&mut self.connection);
+        // SQLite takes no value above 1 GB.
+        up_to(bytes, rows, |id, length: u32| (length as usize, (id, length as usize))).await
     }
 
     async fn append(

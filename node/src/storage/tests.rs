@@ -1,5 +1,6 @@
 //! Both storages under one suite; then what only a file can suffer; then the writer.
 
+mod compaction;
 mod full;
 mod gathering;
 mod large;
@@ -62,6 +63,8 @@ async fn check_storage<S: Storage>(mut storage: S) -> S {
     }
     assert_eq!(ids(&mut storage, 0, usize::MAX).await, [1, 2, 3, 4]);
     assert_eq!(ids(&mut storage, 1, 1_500).await, [2, 3]);
+    assert_eq!(storage.frame_sizes(1, 1_500).await.expect("readable"), [(2, 1_000), (3, 1_000)]);
+    assert!(storage.frame_sizes(4, usize::MAX).await.expect("readable").is_empty());
     assert!(ids(&mut storage, 4, usize::MAX).await.is_empty());
     storage.append(vec![frame(5, 10), frame(6, 20)], Some(4)).await.expect("writable");
     assert_eq!(ids(&mut storage, 0, usize::MAX).await, [4, 5, 6]);
@@ -342,11 +345,20 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 /// Times that each record is rewritten.
 const ROUNDS: u8 = 100;
 
+/// Live bytes that are copied, and more than are.
+const LIVE_BYTES: [u64; 2] = [1 << 20, (16 << 20) + 1];
+
 #[tokio::test]
 async fn what_was_written_comes_back_and_compaction_drops_only_what_is_superseded() {
+    for live_bytes in LIVE_BYTES {
+        check_compaction(live_bytes).await;
+    }
+}
+
+async fn check_compaction(live_bytes: u64) {
     let directory = tempfile::tempdir().expect("a directory");
     let recovered = recover(directory.path()).await.expect("a new file");
-    let bench = Bench::new(recovered.replica, 1 << 20);
+    let bench = Bench::new(recovered.replica, live_bytes);
     // A bury_until that outlives its tombstone, beneath a later value.
     bench.put(CACHE, "again", b"first");
     bench.apply(CACHE, "again", Action::Delete);

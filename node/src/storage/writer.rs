@@ -1,4 +1,4 @@
-//! The writer: the one task that owns the file. Group commit, then compaction in slices.
+//! The writer: the one task that owns the file. Group commit, with a share of a compaction when one is due.
 //!
 //! What waits goes together: while one commit is under way the next gathers. An entry is never split between
 //! transactions, however many frames it needs; a write is not even split between frames.
@@ -9,26 +9,20 @@ use std::time::{Duration, Instant};
 
 use mneme_api::TableName;
 use mneme_replica::effect::{Meta, PersistItem};
-use mneme_replica::record::{Row, row_bytes};
+use mneme_replica::record::row_bytes;
 use mneme_replica::table::Table;
-use mneme_replica::version_vector::VersionVector;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::frame::{self, Entry, FrameBuilder, Frames};
+use super::compaction::{Compaction, Share};
+use super::frame::Frames;
 use super::recovery::Stored;
-use super::{FileSize, Storage, StorageError, StoredFrame};
+use super::{FileSize, Storage, StorageError};
 
 /// Bytes of one group commit, roughly: enough to pay for the fsync, little enough that the next does not wait long.
 const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Bytes that may wait for the disk before peers are read no further.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Bytes of old frames rewritten in one slice: a few milliseconds.
-const COMPACTION_SLICE_BYTES: usize = 512 << 10;
-/// The same while much is written.
-const COMPACTION_SLICE_BYTES_MAX: usize = 16 << 20;
-/// Dead bytes that are never worth a compaction.
-const DEAD_BYTES_MIN: u64 = 16 << 20;
 
 /// Time from the end of one commit for which the next waits for those who are about to write again, at most.
 const GATHER_MAX: Duration = Duration::from_millis(1);
@@ -207,6 +201,8 @@ pub struct Writer<S> {
     /// Entries were dropped: memory holds what neither the file nor the queue does, so nothing may be judged by it.
     is_behind: bool,
     compaction: Compaction,
+    /// A compaction freed bytes that the volume may want back.
+    is_shrinking: bool,
     file: FileSize,
     /// Entries of the last commit and those that waited when it ended: as many writes are under way.
     under_way: usize,
@@ -214,30 +210,26 @@ pub struct Writer<S> {
     committed: tokio::time::Instant,
 }
 
-/// How far compaction is.
-#[derive(Debug, Default)]
-struct Compaction {
-    /// Frames before this one are still to be rewritten; 0 when none is under way.
-    until: u64,
-    /// Bytes of the states that were still current when the last one looked.
-    found_alive_bytes: u64,
-    /// The same of the one under way.
-    rewritten_bytes: u64,
-    /// Bytes of all frames when it was last asked whether one is due.
-    bytes_asked: u64,
-    /// Bytes appended since the last slice.
-    bytes_appended: usize,
-    is_shrinking: bool,
-}
-
 impl<S: Storage> Writer<S> {
     /// A writer that goes on where the file stands.
     pub fn new(storage: S, stored: Stored, queue: Queue, owner: Arc<dyn Owner>) -> Self {
         let compaction = Compaction::default();
         let file = FileSize::default();
-        let (through, under_way, is_behind) = (0, 0, false);
+        let (through, under_way, is_behind, is_shrinking) = (0, 0, false, false);
         let committed = tokio::time::Instant::now();
-        Self { storage, stored, queue, owner, through, is_behind, compaction, file, under_way, committed }
+        Self {
+            storage,
+            stored,
+            queue,
+            owner,
+            through,
+            is_behind,
+            compaction,
+            is_shrinking,
+            file,
+            under_way,
+            committed,
+        }
     }
 
     /// Writes until the queue is closed and empty, then closes the file. Not cancel-safe.
@@ -259,16 +251,10 @@ impl<S: Storage> Writer<S> {
             if is_closed {
                 return self.storage.close().await;
             }
-            let is_idle = if self.is_compaction_due() {
-                self.compact().await?;
-                false
-            } else {
-                self.gather().await;
-                let items = self.queue.take(COMMIT_BYTES_MAX);
-                let is_idle = items.is_empty();
-                self.commit(items, None).await?;
-                is_idle
-            };
+            self.gather().await;
+            let (items, share) = self.next_commit().await?;
+            let is_idle = items.is_empty() && share.is_none();
+            self.commit(items, share).await?;
             if is_idle && !self.shrink().await? {
                 self.queue.0.has_work.notified().await;
             }
@@ -301,13 +287,28 @@ impl<S: Storage> Writer<S> {
         }
     }
 
+    /// What the next commit holds.
+    async fn next_commit(&mut self) -> Result<(Vec<(u64, PersistItem)>, Option<Share>), StorageError> {
+        if self.is_behind || !self.compaction.is_due(&self.stored, &*self.owner) {
+            return Ok((self.queue.take(COMMIT_BYTES_MAX), None));
+        }
+        let share = self.compaction.share(&mut self.storage, &self.stored, &*self.owner).await?;
+        self.owner.barrier();
+        let items = self.queue.take(usize::MAX);
+        // When entries were given up, what was judged by memory is neither in the file nor among these.
+        let share = (!self.notice_given_up()).then_some(share);
+        Ok((items, share))
+    }
+
     /// Appends entries, and what a compaction adds, in one transaction.
     async fn commit(
         &mut self,
         items: Vec<(u64, PersistItem)>,
-        compacted: Option<Compacted>,
+        share: Option<Share>,
     ) -> Result<(), StorageError> {
-        if items.is_empty() && compacted.is_none() {
+        let cut = share.as_ref().and_then(|share| share.cut);
+        let rows = share.as_ref().map_or(&[][..], |share| &share.rows);
+        if items.is_empty() && rows.is_empty() && cut.is_none() {
             return Ok(());
         }
         let started = Instant::now();
@@ -315,18 +316,18 @@ impl<S: Storage> Writer<S> {
         for (_, item) in &items {
             item.claim(&mut vector, 0);
         }
-        let first = compacted.as_ref().map(|compacted| compacted.first);
-        let freed_bytes = compacted.as_ref().map_or(0, |compacted| compacted.freed_bytes);
-        let compacted = compacted.map_or_else(Vec::new, |compacted| compacted.finish(&vector));
-        let mut frames = Frames::new(items.iter().map(|(_, item)| item), compacted, self.stored.next);
-        let appended = self.storage.append(&mut frames, first).await;
+        let mut frames = Frames::new(items.iter().map(|(_, item)| item), self.stored.next);
+        frames.push_rows(rows);
+        if let Some(cut) = cut {
+            frames.push_cut(&vector, cut.first);
+        }
+        let appended = self.storage.append(&mut frames, cut.map(|cut| cut.first)).await;
         let (next, added_bytes) = (frames.next_number(), frames.bytes());
         match appended {
             Ok(()) => {}
-            Err(StorageError::Full) if first.is_some() => {
+            Err(StorageError::Full) if share.is_some() => {
                 // No room to make room: not before the file has grown again. What waits may still fit.
-                self.compaction =
-                    Compaction { bytes_asked: self.stored.bytes + DEAD_BYTES_MIN, ..Compaction::default() };
+                self.compaction.give_up(self.stored.bytes + Compaction::RETRY_BYTES);
                 return Box::pin(self.commit(items, None)).await;
             }
             Err(StorageError::Full) => {
@@ -335,11 +336,16 @@ impl<S: Storage> Writer<S> {
             }
             Err(error) => return Err(error),
         }
-        self.compaction.bytes_appended += added_bytes;
         self.stored.vector = vector;
         self.stored.next = next;
-        self.stored.first = first.unwrap_or(self.stored.first);
-        self.stored.bytes = (self.stored.bytes + added_bytes as u64).saturating_sub(freed_bytes);
+        self.stored.bytes += added_bytes as u64;
+        if share.is_some() {
+            self.compaction.went_along(items.iter().map(|(_, item)| item_bytes(item)).sum());
+        }
+        if let Some(cut) = cut {
+            self.stored.first = cut.first;
+            self.stored.bytes = self.stored.bytes.saturating_sub(cut.freed_bytes as u64);
+        }
         if items.iter().any(|(_, item)| matches!(item, PersistItem::Vector(_))) {
             // The first vector after a failure ends what was caught up from memory.
             self.is_behind = false;
@@ -352,6 +358,10 @@ impl<S: Storage> Writer<S> {
             self.committed = tokio::time::Instant::now();
             self.owner.persisted(self.through);
         }
+        if cut.is_some_and(|cut| self.compaction.cut_off(cut)) {
+            self.is_shrinking = true;
+            self.file = self.storage.size().await?;
+        }
         Ok(())
     }
 
@@ -359,116 +369,28 @@ impl<S: Storage> Writer<S> {
     fn notice_given_up(&mut self) -> bool {
         let is_given_up = std::mem::take(&mut self.queue.0.waiting.lock().is_given_up);
         if is_given_up {
-            self.is_behind = true;
-            self.compaction.until = 0;
+            self.fall_behind();
         }
         is_given_up
     }
 
     fn fail(&mut self) {
-        self.is_behind = true;
-        self.compaction.until = 0;
+        self.fall_behind();
         let dropped = self.owner.persist_failed(self.through);
         self.queue.drop_through(dropped);
     }
 
-    fn is_compaction_due(&mut self) -> bool {
-        if self.is_behind {
-            return false;
-        }
-        if self.compaction.until > self.stored.first {
-            return true;
-        }
-        let bytes = self.stored.bytes;
-        if bytes < self.compaction.bytes_asked + (DEAD_BYTES_MIN / 16) {
-            return false;
-        }
-        self.compaction.bytes_asked = bytes;
-        let estimate = self.owner.live_bytes();
-        // Where the estimate is too low, what the last compaction found alive counts: it must not begin again at once.
-        let live_bytes = estimate.max(self.compaction.found_alive_bytes.min(estimate * 2));
-        let is_due = bytes > live_bytes * 2 + DEAD_BYTES_MIN;
-        if is_due {
-            self.compaction.until = self.stored.next;
-        }
-        is_due
-    }
-
-    /// Rewrites the oldest frames without what is superseded.
-    ///
-    /// Currency is judged first, by memory, which is ahead of the file; then everything that made it so is taken into
-    /// the same transaction. So a state is dropped only when what supersedes it is in the file.
-    async fn compact(&mut self) -> Result<(), StorageError> {
-        // Twice what was appended meanwhile: it has to be faster than the writes that go on.
-        let appended = std::mem::take(&mut self.compaction.bytes_appended);
-        let slice_bytes = (appended * 2).clamp(COMPACTION_SLICE_BYTES, COMPACTION_SLICE_BYTES_MAX);
-        let frames = self.storage.frames(self.stored.first - 1, slice_bytes).await?;
-        let frames: Vec<StoredFrame> =
-            frames.into_iter().filter(|frame| frame.id < self.compaction.until).collect();
-        let Some(last) = frames.last().map(|frame| frame.id) else {
-            self.compaction.until = 0;
-            return Ok(());
-        };
-        let tables = self.owner.tables();
-        let (mut current, mut freed_bytes) = (Vec::new(), 0);
-        for frame in &frames {
-            freed_bytes += frame.body.len() as u64;
-            let still =
-                |row: &Row| tables.get(&row.table).map_or(Some(row.clone()), |table| table.current(row));
-            for entry in frame::decode(frame.id, &frame.body)? {
-                match entry {
-                    Entry::Write(write) => current.extend(write.rows.iter().filter_map(still)),
-                    Entry::Rows(stored) => current.extend(stored.iter().filter_map(still)),
-                    // In the vector that the new frame ends with.
-                    Entry::Vector(_) | Entry::First(_) => {}
-                }
-            }
-        }
-        let rows = FrameBuilder::of_rows(&current);
-        self.compaction.rewritten_bytes += rows.iter().map(|rows| rows.bytes() as u64).sum::<u64>();
-        self.owner.barrier();
-        let items = self.queue.take(usize::MAX);
-        if self.notice_given_up() {
-            // What was judged by memory is neither in the file nor among these.
-            return self.commit(items, None).await;
-        }
-        self.commit(items, Some(Compacted { rows, first: last + 1, freed_bytes })).await?;
-        if self.compaction.until <= self.stored.first && self.compaction.until > 0 {
-            self.compaction = Compaction {
-                found_alive_bytes: self.compaction.rewritten_bytes,
-                is_shrinking: true,
-                ..Compaction::default()
-            };
-            self.file = self.storage.size().await?;
-        }
-        Ok(())
+    fn fall_behind(&mut self) {
+        self.is_behind = true;
+        self.compaction.give_up(0);
     }
 
     /// Gives freed bytes back to the volume, a slice at a time; says whether there may be more.
     async fn shrink(&mut self) -> Result<bool, StorageError> {
-        if self.compaction.is_shrinking {
-            self.compaction.is_shrinking = self.storage.shrink().await?;
+        if self.is_shrinking {
+            self.is_shrinking = self.storage.shrink().await?;
             self.file = self.storage.size().await?;
         }
-        Ok(self.compaction.is_shrinking)
-    }
-}
-
-/// What a slice of compaction adds to a transaction.
-struct Compacted {
-    rows: Vec<FrameBuilder>,
-    /// The oldest frame that stays.
-    first: u64,
-    freed_bytes: u64,
-}
-
-impl Compacted {
-    /// The last of its frames says what all that came before amounts to.
-    fn finish(mut self, vector: &VersionVector) -> Vec<FrameBuilder> {
-        if let Some(last) = self.rows.last_mut() {
-            last.push_vector(vector);
-            last.push_first(self.first);
-        }
-        self.rows
+        Ok(self.is_shrinking)
     }
 }

@@ -47,7 +47,7 @@ fn check_entries(entries: Vec<Entry>, bytes: usize) {
     items.iter().for_each(|item| item.claim(&mut claimed, 0));
     // Written anew, over as many frames as it takes, they are the same.
     let mut read = Vec::new();
-    for frame in Frames::new(items.iter(), Vec::new(), 1) {
+    for frame in Frames::new(items.iter(), 1) {
         read.extend(frame::decode(frame.id, &frame.body).expect("what was written reads"));
     }
     let written: Vec<Said> = items.into_iter().map(Said::of_item).collect();

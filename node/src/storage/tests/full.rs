@@ -56,6 +56,10 @@ impl<S: Resize> Storage for OnVolume<S> {
         self.storage.frames(after, bytes).await
     }
 
+    async fn frame_sizes(&mut self, after: u64, bytes: usize) -> Result<Vec<(u64, usize)>, StorageError> {
+        self.storage.frame_sizes(after, bytes).await
+    }
+
     async fn append(
         &mut self,
         frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,

@@ -6,14 +6,14 @@ use mneme_replica::version_vector::VersionVector;
 use super::*;
 
 /// Records of the delta.
-const RECORDS: usize = 300;
+const RECORDS: usize = 680;
 /// Bytes of each.
-const VALUE_BYTES: usize = 100_000;
+pub(super) const VALUE_BYTES: usize = 100_000;
 /// No frame is larger; all of them together are far larger.
-const FRAME_BYTES_MAX: usize = 2 << 20;
+pub(super) const FRAME_BYTES_MAX: usize = 2 << 20;
 
 /// What another node holds, and its vector.
-async fn delta() -> (Vec<Row>, VersionVector) {
+pub(super) async fn delta() -> (Vec<Row>, VersionVector) {
     let loaded = recovery::load(MemoryStorage::default(), wall_clock::sample(), settings, || 3).await;
     let donor = Bench::new(loaded.expect("a new storage").replica, 0);
     let value = vec![7; VALUE_BYTES];
@@ -29,14 +29,14 @@ async fn delta() -> (Vec<Row>, VersionVector) {
 }
 
 #[track_caller]
-fn assert_holds_all(replica: &Replica) {
+pub(super) fn assert_holds_all(replica: &Replica) {
     for number in 0..RECORDS {
         let key = format!("k/{number}");
         assert_value(replica, "sessions", &key, &[&vec![7; VALUE_BYTES][..], key.as_bytes()].concat());
     }
 }
 
-async fn frames(storage: &mut SqliteStorage) -> Vec<usize> {
+pub(super) async fn frames(storage: &mut SqliteStorage) -> Vec<usize> {
     let frames = storage.frames(0, usize::MAX).await.expect("readable");
     frames.iter().map(|frame| frame.body.len()).collect()
 }
@@ -72,43 +72,9 @@ async fn a_delta_of_any_size_goes_into_frames_of_a_bounded_one() {
 async fn of_a_delta_that_does_not_fit_nothing_is_in_the_file() {
     let directory = tempfile::tempdir().expect("a directory");
     // Half of it would fit.
-    let options = Options { pages_max: Some(4_000), ..Options::default() };
+    let options = Options { pages_max: Some(8_000), ..Options::default() };
     let bench = write(directory.path(), &options, vec![PersistItem::Rows(delta().await.0.into())]).await;
     assert_eq!((*bench.through.lock(), *bench.failures.lock()), (0, 1));
     let mut again = recover(directory.path()).await.expect("a good file");
     assert!(frames(&mut again.storage).await.is_empty());
-}
-
-#[tokio::test]
-async fn compaction_cuts_up_a_frame_that_is_too_large() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut storage = open(directory.path()).await;
-    // One entry of rows, as earlier versions wrote a delta.
-    let mut rows = Vec::new();
-    mneme_replica::codec::encode_rows(&delta().await.0, &mut rows);
-    let entry_bytes = u32::try_from(rows.len()).expect("30 MB").to_be_bytes();
-    let entry = [&[2], &entry_bytes[..], &rows].concat();
-    let sum = xxhash_rust::xxh3::xxh3_64(&[&1_u64.to_be_bytes()[..], &entry].concat());
-    let body = [&[1], &sum.to_be_bytes()[..], &entry].concat();
-    storage.append(vec![StoredFrame { id: 1, body }], None).await.expect("writable");
-    storage.close().await.expect("closable");
-
-    let recovered = recover(directory.path()).await.expect("a good file");
-    let bench = Bench::new(recovered.replica, 1 << 20);
-    let writer = Writer::new(recovered.storage, recovered.stored, bench.queue.clone(), bench.clone());
-    let compacted = async {
-        let started = std::time::Instant::now();
-        while *bench.frame_bytes.lock() == 0 {
-            assert!(started.elapsed() < PATIENCE, "nothing was compacted");
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        bench.queue.close();
-    };
-    let (written, ()) = tokio::join!(writer.run(), compacted);
-    written.expect("a good volume");
-    let mut again = recover(directory.path()).await.expect("a good file");
-    assert_holds_all(&again.replica);
-    assert!(again.stored.first > 1);
-    let frames = frames(&mut again.storage).await;
-    assert!(frames.iter().all(|bytes| *bytes <= FRAME_BYTES_MAX), "{frames:?}");
 }
