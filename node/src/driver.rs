@@ -159,7 +159,7 @@ impl Driver {
                     let _ = reply.send(outcome);
                 }
             }
-            Effect::Persist { number, item } => self.queue.push(number, item),
+            Effect::Persist { number, item, is_awaited } => self.queue.push(number, item, is_awaited),
             Effect::PersistMeta(meta) => self.queue.put_meta(meta),
             Effect::Send { to, message } => return send(inner, to, message),
             Effect::Verdict { connection, verdict } => {

@@ -17,6 +17,8 @@ pub(crate) struct Disk {
     meta: Meta,
     queued: VecDeque<(u64, PersistItem)>,
     queued_meta: Option<Meta>,
+    /// Number of the last entry for which somebody waits.
+    awaited: u64,
     /// Number of the last entry in the file.
     through: u64,
     /// Something was dropped since the last vector: memory holds what the file does not.
@@ -24,8 +26,16 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn queue(&mut self, number: u64, item: PersistItem) {
+    pub(crate) fn queue(&mut self, number: u64, item: PersistItem, is_awaited: bool) {
         self.queued.push_back((number, item));
+        if is_awaited {
+            self.awaited = number;
+        }
+    }
+
+    /// Whether somebody waits for the next commit.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.queued_meta.is_some() || self.queued.front().is_some_and(|(number, _)| *number <= self.awaited)
     }
 
     pub(crate) fn queue_meta(&mut self, meta: Meta) {
@@ -82,7 +92,7 @@ impl Disk {
     pub(crate) fn crash(&mut self, memory: Option<VersionVector>, fault: Option<Fault>) {
         self.queued.clear();
         self.queued_meta = None;
-        self.through = 0;
+        (self.through, self.awaited) = (0, 0);
         self.is_behind = false;
         if fault == Some(Fault::StoredVectorFromMemory) {
             self.committed.extend(memory.map(PersistItem::Vector));
@@ -93,6 +103,7 @@ impl Disk {
     pub(crate) fn forget_queue(&mut self) {
         self.queued.clear();
         self.queued_meta = None;
+        self.awaited = 0;
     }
 
     /// Loads everything into a starting replica; the vector is what the entries claim, in order.

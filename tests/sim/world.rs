@@ -27,6 +27,8 @@ const IDS_A_PLACE: u64 = 1_000;
 
 /// How often a process ticks.
 const TICK_MS: u64 = 50;
+/// How long a commit for which nobody waits is put off.
+const UNAWAITED_MS: u64 = 5;
 
 /// Whether what happens is printed.
 pub(crate) static TRACED: AtomicBool = AtomicBool::new(false);
@@ -524,6 +526,8 @@ impl World {
         } else {
             self.rng.between(1, 8)
         };
+        // A commit for which nobody waits waits for company.
+        let after_ms = if self.nodes[node].disk.is_awaited() { after_ms } else { after_ms + UNAWAITED_MS };
         let epoch = self.nodes[node].origin.epoch;
         self.schedule(after_ms, Item::Commit { node, epoch });
     }
@@ -582,8 +586,8 @@ impl World {
     fn carry_out(&mut self, node: usize, effect: Effect) {
         match effect {
             Effect::Reply { request, outcome } => self.replies.push((request, outcome)),
-            Effect::Persist { number, item } => {
-                self.nodes[node].disk.queue(number, item);
+            Effect::Persist { number, item, is_awaited } => {
+                self.nodes[node].disk.queue(number, item, is_awaited);
                 if self.fault == Some(Fault::DurableBeforeCommit) {
                     self.step(node, Event::Persisted { through: number });
                 }

@@ -265,6 +265,8 @@ pub enum Effect {
         number: u64,
         /// The entry.
         item: PersistItem,
+        /// Whether somebody waits until it is in the file. Others may wait for company.
+        is_awaited: bool,
     },
     /// Replace what the file remembers besides states.
     PersistMeta(Meta),

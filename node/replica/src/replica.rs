@@ -57,6 +57,8 @@ pub struct Replica {
     /// Entries handed to the storage and not yet on disk, oldest first.
     unpersisted: VecDeque<(u64, PersistItem)>,
     persist_number: u64,
+    /// Number of the last entry for which somebody waits.
+    awaited_number: u64,
     /// `Some` while the volume is full, or was and the file has not caught up.
     full_volume: Option<FullVolume>,
     /// Since when the storage owes an answer.
@@ -163,6 +165,7 @@ impl Recovery {
             applied: vector,
             unpersisted: VecDeque::new(),
             persist_number: 0,
+            awaited_number: 0,
             full_volume: None,
             persist_waits_since_boot_ms: None,
             sequence: 0,
@@ -337,26 +340,30 @@ impl Replica {
     fn take_in(&mut self, write: &Arc<Write>, is_own: bool) {
         self.tables.merge_of(&write.rows, is_own);
         self.note_together(&write.rows);
+        let is_awaited = is_own || self.is_awaited_here(write.dot.origin.node);
         if self.applied.claim(write.dot, self.now_ms) {
-            self.persist(PersistItem::Write(write.clone()));
+            self.persist(PersistItem::Write(write.clone()), is_awaited);
         } else {
-            self.persist(PersistItem::Rows(Arc::new(write.rows.clone())));
+            self.persist(PersistItem::Rows(Arc::new(write.rows.clone())), is_awaited);
         }
     }
 
-    fn persist(&mut self, item: PersistItem) {
+    fn persist(&mut self, item: PersistItem, is_awaited: bool) {
         if matches!(self.full_volume, Some(FullVolume::Dropping { .. } | FullVolume::Probing { .. })) {
             // Caught up from memory once there is space again.
             return;
         }
-        self.hand_over(item);
+        self.hand_over(item, is_awaited);
     }
 
-    fn hand_over(&mut self, item: PersistItem) {
+    fn hand_over(&mut self, item: PersistItem, is_awaited: bool) {
         self.persist_number += 1;
+        if is_awaited {
+            self.awaited_number = self.persist_number;
+        }
         self.unpersisted.push_back((self.persist_number, item.clone()));
         self.persist_waits_since_boot_ms.get_or_insert(self.boot_ms);
-        self.effects.push(Effect::Persist { number: self.persist_number, item });
+        self.effects.push(Effect::Persist { number: self.persist_number, item, is_awaited });
     }
 
     fn persisted(&mut self, through: u64) {
@@ -387,7 +394,7 @@ impl Replica {
     fn retry_full_volume(&mut self) {
         let Some(FullVolume::Dropping { retry_boot_ms }) = self.full_volume else { return };
         if self.boot_ms >= retry_boot_ms {
-            self.hand_over(PersistItem::Rows(Arc::default()));
+            self.hand_over(PersistItem::Rows(Arc::default()), true);
             self.full_volume = Some(FullVolume::Probing { through: self.persist_number });
         }
     }
@@ -400,8 +407,8 @@ impl Replica {
         let keys = self.keys_above(&self.durable.certain());
         let row = |(name, hash): &(TableName, KeyHash)| self.tables.get(name)?.table.row(*hash);
         let rows: Vec<Row> = keys.iter().filter_map(row).collect();
-        self.hand_over(PersistItem::Rows(Arc::new(rows)));
-        self.hand_over(PersistItem::Vector(self.applied.certain()));
+        self.hand_over(PersistItem::Rows(Arc::new(rows)), true);
+        self.hand_over(PersistItem::Vector(self.applied.certain()), true);
         self.full_volume = Some(FullVolume::CatchingUp { through: self.persist_number });
     }
 

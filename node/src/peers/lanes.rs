@@ -101,6 +101,7 @@ pub(super) fn lane(taker: Arc<OnceLock<Taker>>) -> (LaneSender, LaneBody) {
     let body = LaneBody {
         handshake: handshake_receiver,
         receiver,
+        has_company: false,
         turns: 0,
         turn: None,
         closed,
@@ -120,6 +121,8 @@ pub(super) struct Taker {
 pub(super) struct LaneBody {
     handshake: Option<mpsc::Receiver<Bytes>>,
     receiver: mpsc::Receiver<Message>,
+    /// The last chunk had more than one message: the next may, too.
+    has_company: bool,
     /// Turns that others had since the last chunk.
     turns: usize,
     /// The one they are having.
@@ -145,8 +148,9 @@ impl Body for LaneBody {
                 None => self.handshake = None,
             }
         }
-        // Whoever is about to write gets its turn first, and its write goes along: one system call for many.
-        while self.turns < TURNS && !self.receiver.is_empty() {
+        // Whoever is about to write gets its turn first, and its write goes along: one system call for many. Where nobody was
+        // the last time, a write goes at once.
+        while self.has_company && self.turns < TURNS && !self.receiver.is_empty() {
             let turn = self.turn.get_or_insert_with(|| Box::pin(tokio::task::yield_now()));
             std::task::ready!(turn.as_mut().poll(context));
             self.turn = None;
@@ -158,14 +162,16 @@ impl Body for LaneBody {
         self.turns = 0;
         // What waits goes together: one chunk, one write to the socket. A push that is taken makes room for the next,
         // which goes along.
-        let (mut buffer, mut next) = (Vec::with_capacity(BUFFER_BYTES), Some(first));
+        let (mut buffer, mut next, mut messages) = (Vec::with_capacity(BUFFER_BYTES), Some(first), 0);
         while let Some(message) = next {
+            messages += 1;
             wire::put_frame(&mut buffer, |buffer| codec::encode_message(&message, buffer));
             if let (Message::Push { .. }, Some(taker)) = (&message, self.taker.get()) {
                 taker.driver.step(Event::PushTaken { peer: taker.peer });
             }
             next = if buffer.len() < CHUNK_BYTES { self.receiver.try_recv().ok() } else { None };
         }
+        self.has_company = messages > 1;
         Poll::Ready(Some(Ok(Frame::data(buffer.into()))))
     }
 }

@@ -266,7 +266,7 @@ impl Bench {
         let mut replica = self.replica.lock();
         for effect in replica.step(wall_clock::sample(), event) {
             match effect {
-                Effect::Persist { number, item } => self.queue.push(number, item),
+                Effect::Persist { number, item, is_awaited } => self.queue.push(number, item, is_awaited),
                 Effect::PersistMeta(meta) => self.queue.put_meta(meta),
                 _ => {}
             }

@@ -27,6 +27,9 @@ const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Time from the end of one commit for which the next waits for those who are about to write again, at most.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
+/// How long an entry for which nobody waits may wait for company.
+const UNAWAITED_MAX: Duration = Duration::from_millis(5);
+
 /// What the writer asks of the node.
 pub trait Owner: Send + Sync + 'static {
     /// All entries up to this number are in the file.
@@ -60,10 +63,34 @@ struct Waiting {
     bytes: usize,
     meta: Option<Meta>,
     is_closed: bool,
-    /// The writer is told once so many entries wait; 0: of each.
-    wanted: usize,
+    /// Number of the last entry for which somebody waits.
+    awaited: u64,
+    /// What the writer is told of.
+    wanted: Wanted,
     /// What waited was given up, because the disk does not answer: the writer has to know.
     is_given_up: bool,
+}
+
+/// What the writer waits for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Wanted {
+    /// Any entry.
+    #[default]
+    Any,
+    /// So many of them.
+    Entries(usize),
+    /// One for which somebody waits; or none at all.
+    Awaited,
+}
+
+impl Waiting {
+    fn has(&self, wanted: Wanted) -> bool {
+        match wanted {
+            Wanted::Any => !self.items.is_empty(),
+            Wanted::Entries(count) => self.items.len() >= count,
+            Wanted::Awaited => self.items.front().is_none_or(|(number, _)| *number <= self.awaited),
+        }
+    }
 }
 
 /// The way to the writer; cheap to clone.
@@ -78,13 +105,16 @@ struct Shared {
 }
 
 impl Queue {
-    /// Queues an entry under its number.
-    pub fn push(&self, number: u64, item: PersistItem) {
+    /// Queues an entry under its number; `is_awaited` when somebody waits until it is in the file.
+    pub fn push(&self, number: u64, item: PersistItem, is_awaited: bool) {
         let bytes = item_bytes(&item);
         let mut waiting = self.0.waiting.lock();
         waiting.bytes += bytes;
         waiting.items.push_back((number, item));
-        let is_wanted = waiting.items.len() >= waiting.wanted;
+        if is_awaited {
+            waiting.awaited = number;
+        }
+        let is_wanted = waiting.has(waiting.wanted);
         drop(waiting);
         if is_wanted {
             self.0.has_work.notify_one();
@@ -132,13 +162,13 @@ impl Queue {
         self.drop_through(number);
     }
 
-    /// Waits until so many entries wait, until `deadline` at most.
-    pub(super) async fn gathered(&self, wanted: usize, deadline: tokio::time::Instant) {
+    /// Waits until what is wanted waits, until `deadline` at most.
+    pub(super) async fn gathered(&self, wanted: Wanted, deadline: tokio::time::Instant) {
         let gathered = async {
             loop {
                 {
                     let mut waiting = self.0.waiting.lock();
-                    if waiting.items.len() >= wanted || waiting.is_closed {
+                    if waiting.has(wanted) || waiting.is_closed {
                         return;
                     }
                     waiting.wanted = wanted;
@@ -148,7 +178,7 @@ impl Queue {
         };
         let _ = tokio::time::timeout_at(deadline, gathered).await;
         let mut waiting = self.0.waiting.lock();
-        waiting.wanted = 0;
+        waiting.wanted = Wanted::Any;
         // The word that something else is to be done may have been taken here.
         if waiting.is_closed || waiting.is_given_up || waiting.meta.is_some() {
             drop(waiting);
@@ -270,9 +300,11 @@ impl<S: Storage> Writer<S> {
     async fn gather(&mut self) {
         // Whoever is ready to run gets its turn in any case.
         tokio::task::yield_now().await;
+        // What nobody waits for waits for what somebody waits for.
+        self.queue.gathered(Wanted::Awaited, tokio::time::Instant::now() + UNAWAITED_MAX).await;
         let (wanted, deadline) = (self.under_way * 5 / 8, self.committed + GATHER_MAX);
         if wanted > 1 && tokio::time::Instant::now() < deadline {
-            self.queue.gathered(wanted, deadline).await;
+            self.queue.gathered(Wanted::Entries(wanted), deadline).await;
         }
     }
 

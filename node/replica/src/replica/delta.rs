@@ -244,7 +244,7 @@ impl Replica {
         self.tables.merge(&delta.staged);
         self.note_together(&delta.staged);
         if rows > 0 {
-            self.persist(PersistItem::Rows(Arc::new(delta.staged)));
+            self.persist(PersistItem::Rows(Arc::new(delta.staged)), true);
         }
         self.counters.delta_rows += rows as u64;
         if let Some(member) = self.members.get_mut(&delta.donor) {
@@ -267,7 +267,7 @@ impl Replica {
         }
         if !self.applied.dominates(vector) {
             self.applied.join(vector);
-            self.persist(PersistItem::Vector(vector.clone()));
+            self.persist(PersistItem::Vector(vector.clone()), true);
         }
         self.notice(Notice::DeltaApplied { peer: delta.donor, rows });
         self.catch_up_exchanges();

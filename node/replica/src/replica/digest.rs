@@ -197,7 +197,7 @@ impl Replica {
         let changed = self.tables.merge(&rows).into_iter().filter(|is_changed| *is_changed).count();
         self.note_together(&rows);
         if changed > 0 {
-            self.persist(PersistItem::Rows(rows.into()));
+            self.persist(PersistItem::Rows(rows.into()), true);
             if is_divergence {
                 self.counters.divergence_repaired += changed as u64;
                 self.notice(Notice::DivergenceRepaired { peer, rows: changed });

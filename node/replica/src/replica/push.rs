@@ -8,6 +8,7 @@ use super::Replica;
 use crate::effect::{Acks, Effect, Notice};
 use crate::id::{Dot, NodeId, Origin};
 use crate::limits::{RECENT_BYTES_MAX, VERSION_AHEAD_MS_MAX};
+use crate::membership::Member;
 use crate::message::Message;
 use crate::record::{Record, Row, Write};
 
@@ -39,6 +40,29 @@ impl Replica {
             }
         }
         self.retry_deferred(false);
+        if self.unpersisted.back().is_some_and(|(number, _)| *number > self.awaited_number) {
+            // Its commit may be a while: that it is in memory is waited for all the same.
+            self.send_acks();
+        }
+    }
+
+    /// Whether a member's write is waited for until it is on this disk.
+    ///
+    /// A majority of disks is enough: the writer's, and those of as many as it takes of the members that follow it in the order of
+    /// ids. The others' commits may wait for company, which spares them most of their commits while little is written.
+    /// While this disk is at work anyway, whatever comes goes along.
+    pub(super) fn is_awaited_here(&self, writer: NodeId) -> bool {
+        let is_at_work = self.unpersisted.front().is_some_and(|(number, _)| *number <= self.awaited_number);
+        let is_voter = |member: &Member| member.is_counted && !member.is_commit_stalled;
+        if is_at_work || self.is_commit_stalled() || !self.members.get(&writer).is_some_and(is_voter) {
+            return true;
+        }
+        let here = self.settings.origin.node;
+        let follows = |node: NodeId| (node < writer, node);
+        let others = || self.members.iter().filter(|(node, member)| **node != writer && is_voter(member));
+        let earlier = others().filter(|(node, _)| follows(**node) < follows(here)).count();
+        // Of all who vote (the writer, this node, the others) half, rounded down, and the writer are a majority.
+        earlier < (others().count() + 2) / 2
     }
 
     fn pushed_write(&mut self, from: NodeId, write: Arc<Write>) {
@@ -198,7 +222,7 @@ impl Replica {
             let (members, durable) = (&self.members, self.durable.contiguous(self.settings.origin));
             let counted = || members.values().filter(|member| member.is_counted);
             let is_held_by_all = |sequence: u64| {
-                let waits_for = |member: &&crate::membership::Member| {
+                let waits_for = |member: &&Member| {
                     member.counted_from < sequence && (is_clock_wrong || !member.left_for_its_clock(boot_ms))
                 };
                 let is_applied = counted().filter(waits_for).all(|member| member.applied >= sequence);
@@ -220,9 +244,8 @@ impl Replica {
     /// Who holds the write with this sequence, of all known members.
     pub(super) fn acks(&self, sequence: u64) -> Acks {
         let durable_here = self.durable.contiguous(self.settings.origin) >= sequence;
-        let held = |of: fn(&crate::membership::Member) -> u64| {
-            self.members.values().filter(|member| of(member) >= sequence).count()
-        };
+        let held =
+            |of: fn(&Member) -> u64| self.members.values().filter(|member| of(member) >= sequence).count();
         Acks {
             applied: 1 + held(|member| member.applied),
             durable: usize::from(durable_here) + held(|member| member.durable),

@@ -48,7 +48,7 @@ async fn write(directory: &Path, options: &Options, items: Vec<PersistItem>) -> 
     let recovered = recovered.expect("a new file");
     let bench = Bench::new(recovered.replica, u64::MAX / 4);
     for (number, item) in (1..).zip(items) {
-        bench.queue.push(number, item);
+        bench.queue.push(number, item, true);
     }
     write_all(&bench, recovered.storage, recovered.stored).await;
     bench

@@ -25,6 +25,49 @@ fn a_write_waits_for_every_live_member_and_lets_go_of_a_silent_one() {
 }
 
 #[test]
+fn a_write_waits_for_the_disks_of_its_writer_and_of_those_that_follow_it() {
+    let mut circle = Circle::new(&[0, 0, 0]);
+    circle.meet();
+    circle.pass(600);
+    let begun_ms = circle.0[0].ms;
+    for (writer, spared) in [(0, 2), (1, 0), (2, 1)] {
+        circle.0[spared].disk_works = false;
+        let Outcome::Done { acks, .. } = circle.put(writer, "a") else { panic!("not acknowledged") };
+        assert_eq!((acks.applied, acks.durable), (3, 2), "{writer}");
+        assert_eq!(circle.0[0].ms, begun_ms, "{writer}: it did not wait for a tick");
+        circle.0[spared].disk_works = true;
+        let through = circle.0[spared].replica.persist_number();
+        circle.0[spared].tell(Event::Persisted { through });
+        circle.carry();
+    }
+    let awaited = |circle: &Circle, index: usize| {
+        let replica = &circle.0[index].replica;
+        [1, 2, 3].map(|writer| replica.is_awaited_here(NodeId::new(writer)))
+    };
+    assert_eq!(awaited(&circle, 2), [false, true, true]);
+    // Of two both count.
+    circle.0.remove(1);
+    circle.pass(2_000);
+    assert_eq!(awaited(&circle, 1), [true, true, true]);
+    // A disk that is at work takes whatever comes.
+    let mut circle = Circle::new(&[0, 0, 0]);
+    circle.meet();
+    circle.pass(600);
+    circle.0[2].disk_works = false;
+    circle.put(1, "b");
+    assert_eq!(awaited(&circle, 2), [true, true, true]);
+}
+
+#[test]
+fn of_five_disks_two_follow_the_writer() {
+    let mut circle = Circle::new(&[0; 5]);
+    circle.meet();
+    circle.pass(600);
+    let awaited = |index: usize| circle.0[index].replica.is_awaited_here(NodeId::new(4));
+    assert_eq!([0, 1, 2, 4].map(awaited), [true, false, false, true]);
+}
+
+#[test]
 fn a_write_that_is_not_acknowledged_in_time_is_unknown() {
     let (mut bench, peer) = (Bench::sessions(), Bench::new(2, Vec::new(), true));
     bench.meet(&peer.replica);
