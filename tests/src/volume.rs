@@ -5,6 +5,9 @@ use std::process::Command;
 
 use crate::binary;
 
+/// Sizes that are tried until one is not exceeded before it is set.
+const SIZES_MAX: usize = 100;
+
 /// A file system in memory, of a size of its own. Dropping it unmounts it.
 #[derive(Debug)]
 pub struct Volume(PathBuf);
@@ -32,7 +35,8 @@ impl Volume {
     ///
     /// When they are refused.
     pub fn remount(&self, options: &str) {
-        run("mount", &["-o", &format!("remount,{options}"), &self.0.display().to_string()]);
+        let status = remounting(&self.0, options).status().expect("it runs");
+        assert!(status.success(), "mount refuses {options}");
     }
 
     /// Makes it nearly full: what is left is less than a commit needs.
@@ -41,9 +45,18 @@ impl Volume {
     ///
     /// When its size cannot be read or changed.
     pub fn fill(&self) {
-        let sizes = rustix::fs::statvfs(&self.0).expect("the sizes of a mounted volume");
-        let used = (sizes.f_blocks - sizes.f_bfree) * sizes.f_frsize;
-        self.remount(&format!("size={used}"));
+        let used = || {
+            let sizes = rustix::fs::statvfs(&self.0).expect("the sizes of a mounted volume");
+            (sizes.f_blocks - sizes.f_bfree) * sizes.f_frsize
+        };
+        // A size is refused that is exceeded by the time it is set: then it is already a larger one.
+        let is_set = (0..SIZES_MAX).any(|_| {
+            let size = used();
+            let status = remounting(&self.0, &format!("size={size}")).status().expect("it runs");
+            assert!(status.success() || used() > size, "the volume cannot be made smaller");
+            status.success()
+        });
+        assert!(is_set, "the volume fills faster than its size can be set");
     }
 }
 
@@ -52,6 +65,12 @@ impl Drop for Volume {
         // Lazily: a node may still have its file open when a test fails.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+fn remounting(path: &Path, options: &str) -> Command {
+    let mut command = Command::new(binary::required("mount"));
+    command.arg("-o").arg(format!("remount,{options}")).arg(path);
+    command
 }
 
 fn run(program: &str, arguments: &[&str]) {
