@@ -41,7 +41,9 @@ const EXTRA_BYTES: usize = sqlite::RECORD_EXTRA_BYTES;
 const DIAL_PAUSE: Duration = Duration::from_millis(10);
 /// Longest wait of a commit for company, as a node's.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// Turns that others have before a socket is written to, as a node's.
+/// The same of one for which nobody waits.
+const UNAWAITED_MAX: Duration = Duration::from_millis(5);
+/// Turns that others have before a socket is written to, unless a frame went alone the last time; as a node's.
 const TURNS: usize = 2;
 
 /// A frame is a kind, the number of a write, a length, and as many bytes.
@@ -149,6 +151,8 @@ struct Entry {
 #[derive(Default)]
 struct Link {
     outgoing: RefCell<BytesMut>,
+    /// Frames in it.
+    frames: Cell<usize>,
     has_outgoing: Notify,
 }
 
@@ -159,6 +163,7 @@ impl Link {
         outgoing.put_u64(number);
         outgoing.put_u32(u32::try_from(body.len()).expect("a request of a benchmark is small"));
         outgoing.put_slice(body);
+        self.frames.update(|frames| frames + 1);
         self.has_outgoing.notify_one();
     }
 }
@@ -231,11 +236,13 @@ impl Node {
 
     async fn send(self: Rc<Self>, other: usize, mut socket: OwnedWriteHalf) -> anyhow::Result<()> {
         let link = &self.links[other];
+        let mut has_company = false;
         loop {
             link.has_outgoing.notified().await;
-            for _ in 0..TURNS {
+            for _ in 0..if has_company { TURNS } else { 0 } {
                 yield_now().await;
             }
+            has_company = link.frames.take() > 1;
             let bytes = link.outgoing.borrow_mut().split();
             socket.write_all(&bytes).await?;
         }
@@ -269,14 +276,25 @@ impl Node {
         }
     }
 
-    /// Group commit, as a node's: five eighths of the writes that were under way are waited for.
+    /// Whether a write of the node at `origin` is waited for until it is on this disk: as many as a majority takes follow it.
+    fn is_awaited_here(&self, origin: usize) -> bool {
+        let nodes = self.links.len();
+        (self.place + nodes - origin) % nodes <= nodes / 2
+    }
+
+    /// Group commit, as a node's: five eighths of the writes that were under way are waited for, and what nobody waits for
+    /// waits for company.
     async fn append(self: Rc<Self>, mut file: SqliteConnection) -> anyhow::Result<()> {
         let (mut under_way, mut committed) = (0, Instant::now());
         loop {
-            self.waits(1).await;
+            self.waits(|entries| !entries.is_empty()).await;
             yield_now().await;
+            let is_awaited =
+                |entries: &[Entry]| entries.iter().any(|entry| self.is_awaited_here(entry.origin));
             // What has come by then goes.
-            let _ = timeout_at(committed + GATHER_MAX, self.waits(under_way * 5 / 8)).await;
+            let _ = timeout_at(Instant::now() + UNAWAITED_MAX, self.waits(is_awaited)).await;
+            let is_whole = |entries: &[Entry]| entries.len() >= under_way * 5 / 8;
+            let _ = timeout_at(committed + GATHER_MAX, self.waits(is_whole)).await;
             let entries = self.waiting.take();
             let mut frame = Vec::new();
             for entry in &entries {
@@ -299,9 +317,9 @@ impl Node {
         }
     }
 
-    /// Returns once so many writes wait for the file.
-    async fn waits(&self, wanted: usize) {
-        while self.waiting.borrow().len() < wanted {
+    /// Returns once what is wanted waits for the file.
+    async fn waits(&self, is_wanted: impl Fn(&[Entry]) -> bool) {
+        while !is_wanted(&self.waiting.borrow()) {
             self.has_work.notified().await;
         }
     }
@@ -338,6 +356,14 @@ mod tests {
         assert!(done.try_recv().is_err(), "one disk of three");
         node.held(2, 2);
         assert!(done.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_majority_is_waited_for() {
+        for (nodes, disks) in [(2, 2), (3, 2), (4, 3), (5, 3)] {
+            let awaited = (0..nodes).filter(|place| Node::new(*place, nodes).is_awaited_here(1)).count();
+            assert_eq!(awaited, disks, "of {nodes}");
+        }
     }
 
     #[test]
