@@ -8,6 +8,8 @@ use crate::workload::{Operation, Shape};
 
 /// Clients of the cells that targets speak of.
 const CLIENTS: usize = 32;
+/// As many as the writes beside Mnesia are told of besides.
+const MANY_CLIENTS: usize = 128;
 /// Records that targets speak of: what was measured at fewer says nothing of them.
 const MANY_RECORDS: u64 = 1_000_000;
 /// What a file may have beyond twice its live bytes.
@@ -164,8 +166,16 @@ fn targets(results: &Results) -> Vec<Target> {
             beside_mnesia(writes(System::MnemeFsync, CLIENTS)),
         )
         .under(product(beside_mnesia(writes(System::MnemeFsync, CLIENTS)), bare.rate_beside)),
+        Target::new(
+            "the same, 128 clients",
+            "x",
+            AtLeast(3.0),
+            AtLeast(5.0),
+            writes(System::MnemeFsync, MANY_CLIENTS)
+                .and_then(|group| group.rate_beside(&writes(System::MnesiaTransaction, MANY_CLIENTS)?)),
+        ),
         Target {
-            figure: "the same in batches of 32, pipelined or in streams, whichever is most, beside Mnesia's single writes".to_owned(),
+            figure: "32 clients in batches of 32, pipelined or in streams, whichever is most, beside Mnesia's single writes".to_owned(),
             must: None,
             aim: Some(AtLeast(30.0)),
             unit: "x",
