@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use mneme_tests::cluster::Cluster;
 use mneme_tests::node::NodeSpec;
+use mneme_tests::ports::free_loopback;
 use mneme_tests::wait::wait_until;
+use tokio::net::{TcpListener, TcpStream};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -42,6 +44,40 @@ async fn a_clone_of_a_live_node_exits_and_the_first_goes_on() {
     assert!(cluster[clone].output().contains(&id), "{}", cluster[clone].output());
     cluster[1].put("after", "v").send().await.expect(201);
     cluster[0].assert_value("after", "v").await;
+}
+
+#[tokio::test]
+async fn of_two_processes_the_later_ends_however_long_it_took_to_answer() {
+    let mut cluster = Cluster::start(1).await;
+    cluster[0].put("k", "v").send().await.expect(201);
+    assert_eq!(cluster[0].terminate().await, 0);
+    let clone = NodeSpec::new("clone").peers([free_loopback()]).flag("--join-timeout").flag("1s");
+    let clone = cluster.add(clone);
+    cluster[0].copy_data_to(&cluster[clone]);
+    // What the first dials takes connections, and answers once the clone has run for longer than the first had then.
+    let door = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    cluster[0].spec.peers = vec![door.local_addr().expect("a bound port")];
+    cluster[0].start();
+    let (mut first, _) = door.accept().await.expect("it dials");
+    wait_until(SOON, "one is older", async || {
+        cluster[0].status().await["node"]["uptimeMs"].as_u64() > Some(400)
+    })
+    .await;
+    cluster[clone].start_ready().await;
+    let peer = cluster[clone].spec.peer;
+    let forwarding = tokio::spawn(async move {
+        loop {
+            tokio::spawn(async move {
+                let mut onward = TcpStream::connect(peer).await?;
+                tokio::io::copy_bidirectional(&mut first, &mut onward).await
+            });
+            (first, _) = door.accept().await.expect("it dials");
+        }
+    });
+    assert_eq!(cluster[clone].exit_code().await, 1);
+    forwarding.abort();
+    cluster[0].wait_ready().await;
+    cluster[0].assert_value("k", "v").await;
 }
 
 #[tokio::test]

@@ -33,25 +33,38 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Lanes of a link that is not whole yet.
 #[derive(Default)]
 pub(super) struct Gathering {
-    links: HashMap<u64, (Instant, Vec<LaneEnds>, Option<Hello>)>,
+    links: HashMap<u64, Gathered>,
+}
+
+/// What there is of a link.
+struct Gathered {
+    since: Instant,
+    ends: Vec<LaneEnds>,
+    /// And when it came.
+    hello: Option<(Hello, Instant)>,
 }
 
 impl Gathering {
     /// Adds a lane; the link when it is whole.
     fn add(&mut self, number: u64, end: LaneEnds, hello: Option<Hello>) -> Option<(Link, Hello)> {
         let now = Instant::now();
-        self.links.retain(|_, (since, _, _)| now.duration_since(*since) < HANDSHAKE_MAX);
+        self.links.retain(|_, link| now.duration_since(link.since) < HANDSHAKE_MAX);
         if self.links.len() >= GATHERING_MAX && !self.links.contains_key(&number) {
             return None;
         }
-        let (_, ends, said) = self.links.entry(number).or_insert_with(|| (now, Vec::new(), None));
-        ends.push(end);
-        *said = said.take().or(hello);
-        if ends.len() < Lane::ALL.len() {
+        let empty = || Gathered { since: now, ends: Vec::new(), hello: None };
+        let link = self.links.entry(number).or_insert_with(empty);
+        link.ends.push(end);
+        link.hello = link.hello.take().or(hello.map(|hello| (hello, now)));
+        if link.ends.len() < Lane::ALL.len() {
             return None;
         }
-        let (_, ends, hello) = self.links.remove(&number)?;
-        Some((Link::new(number, ends)?, hello?))
+        let Gathered { ends, hello, .. } = self.links.remove(&number)?;
+        let (mut hello, came) = hello?;
+        // It has waited for the other lanes.
+        let waited_ms = u64::try_from(now.duration_since(came).as_millis()).unwrap_or(u64::MAX);
+        hello.uptime_ms = hello.uptime_ms.saturating_add(waited_ms);
+        Some((Link::new(number, ends)?, hello))
     }
 }
 

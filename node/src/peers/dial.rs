@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mneme_replica::event::Event;
-use mneme_replica::message::{Hello, Lane, Refusal};
+use mneme_replica::message::{Lane, Refusal};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -161,9 +161,9 @@ impl Peers {
     }
 
     async fn make_link(&self, address: &str, number: u64) -> Result<(Link, Verdict), DialError> {
-        let (secret, hello) = (self.secret.borrow().clone(), self.driver.hello());
-        let [push, heartbeat, bulk] = [Lane::Push, Lane::Heartbeat, Lane::Bulk]
-            .map(|lane| self.open(address, number, lane, &secret, &hello));
+        let secret = self.secret.borrow().clone();
+        let [push, heartbeat, bulk] =
+            [Lane::Push, Lane::Heartbeat, Lane::Bulk].map(|lane| self.open(address, number, lane, &secret));
         let (push, mut heartbeat, bulk) = tokio::try_join!(push, heartbeat, bulk)?;
         let verdict = Verdict::decode(&heartbeat.reader.next().await?)?;
         let link = Link::new(number, vec![push, heartbeat, bulk]).ok_or(WireError::Handshake)?;
@@ -177,7 +177,6 @@ impl Peers {
         number: u64,
         lane_kind: Lane,
         secret: &ClusterSecret,
-        hello: &Hello,
     ) -> Result<LaneEnds, DialError> {
         let connected = tokio::time::timeout(CONNECT_MAX, self.connect(address)).await;
         let stream = connected.map_err(|_| DialError::Timeout)?.map_err(DialError::Connect)?;
@@ -200,8 +199,10 @@ impl Peers {
         let answer = reader.next().await?;
         let answer = preface.check_answer(secret, &answer)?.ok_or(DialError::Secret)?;
         reader.trust();
-        let hello = (lane_kind == Lane::Heartbeat).then_some(hello);
-        let _ = sender.handshake.try_send(preface.prove(secret, &answer, hello));
+        // Only now: a process that loads its file takes connections before it answers, and a hello says how long this one
+        // has run.
+        let hello = (lane_kind == Lane::Heartbeat).then(|| self.driver.hello());
+        let _ = sender.handshake.try_send(preface.prove(secret, &answer, hello.as_ref()));
         guard.disarm();
         Ok(LaneEnds { lane: lane_kind, reader, sender })
     }
