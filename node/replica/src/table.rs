@@ -169,13 +169,11 @@ impl Table {
         Some(Row { table: self.name.clone(), kind: self.kind, subject, hash, record })
     }
 
-    /// The whole state of every key in one of the [`SHARDS`] shards.
-    ///
-    /// For compaction, as [`Table::row`].
-    pub fn shard_rows(&self, shard: usize) -> Vec<Row> {
-        let mut hashes = Vec::new();
-        self.visit_shard(shard, |hash, _| hashes.push(hash));
-        hashes.into_iter().filter_map(|hash| self.row(hash)).collect()
+    /// Every key in one of the [`SHARDS`] shards.
+    pub fn shard_keys(&self, shard: usize) -> Vec<KeyHash> {
+        let mut keys = Vec::new();
+        self.visit_shard(shard, |key, _| keys.push(key));
+        keys
     }
 
     /// What of a stored row is still needed; `None` when something in memory supersedes all of it.

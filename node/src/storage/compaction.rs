@@ -1,8 +1,10 @@
 //! Compaction: what is still needed of the oldest frames is written anew, a share with each commit, and then they are cut
 //! off. Whoever waits for a commit waits for a share at most.
 //!
-//! Two ways. Where little is alive, all of it is copied from memory, and the old frames are never read: that takes room for
-//! as much again. Where more is, the oldest frames are judged one by one, and cut off as soon as they are.
+//! Two ways. Where little is held, all of it is copied from memory, and the old frames are never read: that takes room for
+//! as much again. Where more is, the oldest frames are judged one by one, and cut off as soon as they are. What is alive is
+//! an estimate, and memory holds more for a while after much has expired: a copy that grows too large is given up for the
+//! other way.
 //!
 //! Memory is ahead of the file, so everything that memory holds is taken into the same transaction as a share. A frame is
 //! cut off only when what supersedes its states, and what of them nothing supersedes, is in the file.
@@ -10,6 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use mneme_replica::id::KeyHash;
 use mneme_replica::record::{Row, row_bytes};
 use mneme_replica::table::{SHARDS, Table};
 
@@ -18,7 +21,7 @@ use super::recovery::Stored;
 use super::writer::Owner;
 use super::{Storage, StorageError, StoredFrame};
 
-/// Live bytes up to which they are copied.
+/// Live bytes up to which a copy is begun; twice as many, and it is given up.
 const COPIED_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of old frames that are read at once: less than a millisecond.
 const READ_BYTES: usize = 256 << 10;
@@ -54,12 +57,20 @@ enum Stage {
     /// None is under way.
     #[default]
     Idle,
-    /// These shards are still to be copied.
-    Copying(Vec<(Arc<Table>, usize)>),
+    /// What memory holds is copied.
+    Copying(Copying),
     /// All are: the old frames are cut off.
     Cutting,
     /// Frames are judged, and cut off.
     Judging(Judged),
+}
+
+/// What is still to be copied.
+#[derive(Debug)]
+struct Copying {
+    shards: Vec<(Arc<Table>, usize)>,
+    /// Keys of the shard under way, with its table.
+    keys: Option<(Arc<Table>, Vec<KeyHash>)>,
 }
 
 #[derive(Debug)]
@@ -113,9 +124,12 @@ impl Compaction {
         }
         self.stage = if is_copied {
             let shards = |table: Arc<Table>| (0..SHARDS).map(move |shard| (table.clone(), shard));
-            Stage::Copying(owner.tables().into_values().flat_map(shards).collect())
+            Stage::Copying(Copying {
+                shards: owner.tables().into_values().flat_map(shards).collect(),
+                keys: None,
+            })
         } else {
-            Stage::Judging(Judged { next: stored.first, bytes: 0, ahead: VecDeque::new() })
+            Stage::Judging(Judged::from(stored.first))
         };
         (self.until, self.bytes_alongside) = (stored.next, 0);
         true
@@ -136,10 +150,12 @@ impl Compaction {
         let share_bytes = (self.bytes_alongside * 2).clamp(SHARE_BYTES, SHARE_BYTES_MAX);
         let share = match &mut self.stage {
             Stage::Idle => Share::default(),
-            Stage::Copying(shards) => {
-                let rows = copy(shards, share_bytes);
-                if shards.is_empty() {
+            Stage::Copying(copying) => {
+                let rows = copying.copy(share_bytes);
+                if copying.is_done() {
                     self.stage = Stage::Cutting;
+                } else if self.rewritten_bytes > 2 * COPIED_BYTES_MAX {
+                    self.stage = Stage::Judging(Judged::from(stored.first));
                 }
                 Share { rows, cut: None }
             }
@@ -188,20 +204,40 @@ fn missing(frame: u64) -> StorageError {
     StorageError::Corrupt { what: format!("frame {frame} is missing") }
 }
 
-/// What memory holds in the next shards.
-fn copy(shards: &mut Vec<(Arc<Table>, usize)>, share_bytes: usize) -> Vec<Row> {
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    while bytes < share_bytes
-        && let Some((table, shard)) = shards.pop()
-    {
-        let copied = table.shard_rows(shard);
-        bytes += copied.iter().map(row_bytes).sum::<usize>();
-        rows.extend(copied);
+impl Copying {
+    /// The states of the next keys.
+    fn copy(&mut self, share_bytes: usize) -> Vec<Row> {
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while bytes < share_bytes {
+            let key = self.keys.as_mut().and_then(|(table, keys)| Some((&*table, keys.pop()?)));
+            if let Some((table, key)) = key {
+                // What was dropped meanwhile is not needed any more.
+                let row = table.row(key);
+                bytes += row.as_ref().map_or(0, row_bytes);
+                rows.extend(row);
+                continue;
+            }
+            let Some((table, shard)) = self.shards.pop() else {
+                self.keys = None;
+                break;
+            };
+            // Keys that come later are in later frames.
+            let keys = table.shard_keys(shard);
+            self.keys = Some((table, keys));
+        }
+        rows
     }
-    rows
+
+    fn is_done(&self) -> bool {
+        self.shards.is_empty() && self.keys.is_none()
+    }
 }
 
 impl Judged {
+    fn from(first: u64) -> Self {
+        Self { next: first, bytes: 0, ahead: VecDeque::new() }
+    }
+
     /// What is still needed of the next frames before `until`.
     async fn judge<S: Storage>(
         &mut self,

@@ -1,6 +1,6 @@
 //! Compaction: how much of it goes with one commit, and what it does with what it finds.
 
-use super::large::{FRAME_BYTES_MAX, VALUE_BYTES, assert_holds_all, delta, frames};
+use super::large::{FRAME_BYTES_MAX, VALUE_BYTES, assert_holds_all, delta, frames, write};
 use super::*;
 
 /// Bytes of one transaction while each write is alone in one: the write, and a share.
@@ -100,6 +100,35 @@ async fn a_commit_waits_for_no_more_than_a_share() {
         assert!(largest.cuts > 1 && largest.cut_bytes <= CUT_BYTES_MAX, "{live_bytes}: {largest:?}");
         assert!(largest.appended_bytes <= APPENDED_BYTES_MAX, "{live_bytes}: {largest:?}");
     }
+}
+
+#[tokio::test]
+async fn a_copy_that_grows_too_large_is_given_up_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (rows, vector) = delta().await;
+    let items = vec![PersistItem::Rows(rows.into()), PersistItem::Vector(vector)];
+    write(directory.path(), &Options::default(), items).await;
+    let recovered = recover(directory.path()).await.expect("a good file");
+    // 68 MB are alive, of which the estimate knows nothing.
+    let (bytes, bench) = (recovered.stored.bytes, Bench::new(recovered.replica, LIVE_BYTES[0]));
+    let writer = Writer::new(recovered.storage, recovered.stored, bench.queue.clone(), bench.clone());
+    let cut = async {
+        let mut most = 0;
+        let started = std::time::Instant::now();
+        while most <= bytes || *bench.frame_bytes.lock() >= most {
+            most = most.max(*bench.frame_bytes.lock());
+            assert!(started.elapsed() < PATIENCE, "nothing was cut off");
+            tokio::task::yield_now().await;
+        }
+        bench.queue.close();
+        most
+    };
+    let (written, most) = tokio::join!(writer.run(), cut);
+    written.expect("a good volume");
+    assert!(most < bytes + (40 << 20), "{most} bytes of frames: all of it was copied");
+    let again = recover(directory.path()).await.expect("a good file");
+    assert!(again.stored.first > 1);
+    assert_holds_all(&again.replica);
 }
 
 #[tokio::test]

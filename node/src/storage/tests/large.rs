@@ -42,7 +42,7 @@ pub(super) async fn frames(storage: &mut SqliteStorage) -> Vec<usize> {
 }
 
 /// Hands entries to the writer of a new file.
-async fn write(directory: &Path, options: &Options, items: Vec<PersistItem>) -> Arc<Bench> {
+pub(super) async fn write(directory: &Path, options: &Options, items: Vec<PersistItem>) -> Arc<Bench> {
     let sample = wall_clock::sample();
     let recovered = recovery::recover(directory, options, sample, settings, rand::random::<u64>).await;
     let recovered = recovered.expect("a new file");
