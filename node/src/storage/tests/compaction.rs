@@ -1,5 +1,6 @@
 //! Compaction: how much of it goes with one commit, and what it does with what it finds.
 
+use super::full::{OnVolume, ROOMY_BYTES};
 use super::large::{FRAME_BYTES_MAX, VALUE_BYTES, assert_holds_all, delta, frames, write};
 use super::*;
 
@@ -8,81 +9,16 @@ const APPENDED_BYTES_MAX: usize = 600_000;
 /// Bytes that are cut off at once, and a frame more.
 const CUT_BYTES_MAX: usize = 3 << 20;
 
-/// A storage that knows its largest transactions.
-#[derive(Default)]
-struct Measured {
-    storage: MemoryStorage,
-    largest: Arc<Mutex<Largest>>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Largest {
-    appended_bytes: usize,
-    cut_bytes: usize,
-    cuts: usize,
-}
-
-impl Storage for Measured {
-    async fn identity(&mut self) -> Result<Identity, StorageError> {
-        self.storage.identity().await
-    }
-
-    async fn put_node(&mut self, node: NodeId) -> Result<(), StorageError> {
-        self.storage.put_node(node).await
-    }
-
-    async fn put_meta(&mut self, meta: &Meta) -> Result<(), StorageError> {
-        self.storage.put_meta(meta).await
-    }
-
-    async fn frames(&mut self, after: u64, bytes: usize) -> Result<Vec<StoredFrame>, StorageError> {
-        self.storage.frames(after, bytes).await
-    }
-
-    async fn frame_sizes(&mut self, after: u64, bytes: usize) -> Result<Vec<(u64, usize)>, StorageError> {
-        self.storage.frame_sizes(after, bytes).await
-    }
-
-    async fn append(
-        &mut self,
-        frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,
-        first: Option<u64>,
-    ) -> Result<(), StorageError> {
-        let frames: Vec<StoredFrame> = frames.into_iter().collect();
-        let appended_bytes: usize = frames.iter().map(|frame| frame.body.len()).sum();
-        let before = self.storage.size().await?.file_bytes;
-        self.storage.append(frames, first).await?;
-        let after = self.storage.size().await?.file_bytes;
-        let cut_bytes = usize::try_from(before - (after - appended_bytes as u64)).expect("little");
-        let mut largest = self.largest.lock();
-        largest.appended_bytes = largest.appended_bytes.max(appended_bytes);
-        largest.cut_bytes = largest.cut_bytes.max(cut_bytes);
-        largest.cuts += usize::from(first.is_some());
-        Ok(())
-    }
-
-    async fn size(&mut self) -> Result<FileSize, StorageError> {
-        self.storage.size().await
-    }
-
-    async fn shrink(&mut self) -> Result<bool, StorageError> {
-        self.storage.shrink().await
-    }
-
-    async fn close(self) -> Result<(), StorageError> {
-        self.storage.close().await
-    }
-}
-
 #[tokio::test]
 async fn a_commit_waits_for_no_more_than_a_share() {
     for live_bytes in LIVE_BYTES {
-        let largest = Arc::new(Mutex::default());
-        let storage = Measured { largest: Arc::clone(&largest), ..Measured::default() };
+        let storage = MemoryStorage::default();
         let loaded = recovery::load(storage, wall_clock::sample(), settings, rand::random::<u64>).await;
         let loaded = loaded.expect("a new storage");
         let bench = Bench::new(loaded.replica, live_bytes);
-        let writer = Writer::new(loaded.storage, loaded.stored, bench.queue.clone(), bench.clone());
+        let storage = OnVolume::new(loaded.storage, ROOMY_BYTES);
+        let largest = storage.largest();
+        let writer = Writer::new(storage, loaded.stored, bench.queue.clone(), bench.clone());
         let writing = async {
             // 100 MB, of which nothing is superseded for the first 2 MB and nearly all of the rest is.
             for number in 0..1_000_u16 {

@@ -10,13 +10,13 @@ use super::*;
 /// Room that a first record has, and a large one has not.
 const SMALL_BYTES: usize = 150_000;
 /// Room for everything.
-const ROOMY_BYTES: usize = 100 << 20;
+pub(super) const ROOMY_BYTES: usize = 100 << 20;
 const LARGE_BYTES: usize = 200_000;
 /// The disk answers nothing.
 const HUNG: usize = 0;
 
 /// A storage whose room can be changed.
-trait Resize: Storage {
+pub(super) trait Resize: Storage {
     fn resize(&mut self, bytes: usize) -> impl Future<Output = ()> + Send;
 }
 
@@ -32,11 +32,32 @@ impl Resize for SqliteStorage {
     }
 }
 
-/// A storage on a volume whose room a test changes while the writer owns it, and that is left when it is closed.
-struct OnVolume<S> {
+/// A storage on a volume whose room a test changes while the writer owns it, that knows its largest transactions, and that
+/// is left when it is closed.
+pub(super) struct OnVolume<S> {
     storage: S,
     bytes: Arc<AtomicUsize>,
+    largest: Arc<Mutex<Largest>>,
     left: Arc<Mutex<Option<S>>>,
+}
+
+/// The most that transactions did; sizes are those of [`Storage::size`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Largest {
+    pub(super) appended_bytes: usize,
+    pub(super) cut_bytes: usize,
+    pub(super) cuts: usize,
+}
+
+impl<S> OnVolume<S> {
+    pub(super) fn new(storage: S, bytes: usize) -> Self {
+        let bytes = Arc::new(AtomicUsize::new(bytes));
+        Self { storage, bytes, largest: Arc::default(), left: Arc::default() }
+    }
+
+    pub(super) fn largest(&self) -> Arc<Mutex<Largest>> {
+        self.largest.clone()
+    }
 }
 
 impl<S: Resize> Storage for OnVolume<S> {
@@ -69,7 +90,17 @@ impl<S: Resize> Storage for OnVolume<S> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.storage.resize(self.bytes.load(Ordering::Relaxed)).await;
-        self.storage.append(frames, first).await
+        let frames: Vec<StoredFrame> = frames.into_iter().collect();
+        let appended_bytes: usize = frames.iter().map(|frame| frame.body.len()).sum();
+        let before = self.storage.size().await?.file_bytes;
+        self.storage.append(frames, first).await?;
+        let kept = self.storage.size().await?.file_bytes.saturating_sub(appended_bytes as u64);
+        let cut_bytes = usize::try_from(before.saturating_sub(kept)).expect("little");
+        let mut largest = self.largest.lock();
+        largest.appended_bytes = largest.appended_bytes.max(appended_bytes);
+        largest.cut_bytes = largest.cut_bytes.max(cut_bytes);
+        largest.cuts += usize::from(first.is_some());
+        Ok(())
     }
 
     async fn size(&mut self) -> Result<FileSize, StorageError> {
@@ -102,8 +133,8 @@ async fn check_full_volume<S: Resize>(storage: S) -> (Arc<Bench>, S) {
     let loaded = recovery::load(storage, wall_clock::sample(), settings, rand::random::<u64>).await;
     let loaded = loaded.expect("a new storage");
     let bench = Bench::new(loaded.replica, u64::MAX / 4);
-    let (bytes, left) = (Arc::new(AtomicUsize::new(SMALL_BYTES)), Arc::new(Mutex::new(None)));
-    let storage = OnVolume { storage: loaded.storage, bytes: bytes.clone(), left: left.clone() };
+    let storage = OnVolume::new(loaded.storage, SMALL_BYTES);
+    let (bytes, left) = (storage.bytes.clone(), storage.left.clone());
     let writer = Writer::new(storage, loaded.stored, bench.queue.clone(), bench.clone());
     let is_written = || *bench.through.lock() == bench.replica.lock().persist_number();
     let state = || bench.replica.lock().status().state;
@@ -168,8 +199,8 @@ async fn a_disk_that_hangs_is_caught_up_when_it_answers_again() {
         recovery::load(MemoryStorage::default(), wall_clock::sample(), settings, rand::random::<u64>).await;
     let loaded = loaded.expect("a new storage");
     let bench = Bench::new(loaded.replica, u64::MAX / 4);
-    let (bytes, left) = (Arc::new(AtomicUsize::new(HUNG)), Arc::new(Mutex::new(None)));
-    let storage = OnVolume { storage: loaded.storage, bytes: bytes.clone(), left: left.clone() };
+    let storage = OnVolume::new(loaded.storage, HUNG);
+    let (bytes, left) = (storage.bytes.clone(), storage.left.clone());
     let writer = Writer::new(storage, loaded.stored, bench.queue.clone(), bench.clone());
     let state = || bench.replica.lock().status().state;
     let using = async {
