@@ -101,6 +101,13 @@ pub enum StorageError {
     },
 }
 
+impl StorageError {
+    /// Frames are numbered without gaps, and this one is not there.
+    fn missing(frame: u64) -> Self {
+        Self::Corrupt { what: format!("frame {frame} is missing") }
+    }
+}
+
 impl From<frame::FrameError> for StorageError {
     fn from(error: frame::FrameError) -> Self {
         Self::Corrupt { what: error.to_string() }

@@ -59,7 +59,7 @@ enum Stage {
     Idle,
     /// What memory holds is copied.
     Copying(Copying),
-    /// All are: the old frames are cut off.
+    /// All of it is: the old frames are cut off.
     Cutting,
     /// Frames are judged, and cut off.
     Judging(Judged),
@@ -162,7 +162,7 @@ impl Compaction {
             Stage::Cutting => {
                 let sizes = storage.frame_sizes(stored.first - 1, CUT_BYTES).await?;
                 let old: Vec<_> = sizes.into_iter().take_while(|(id, _)| *id < self.until).collect();
-                let (last, _) = old.last().ok_or_else(|| missing(stored.first))?;
+                let (last, _) = old.last().ok_or_else(|| StorageError::missing(stored.first))?;
                 let freed_bytes = old.iter().map(|(_, bytes)| bytes).sum();
                 Share { rows: Vec::new(), cut: Some(Cut { first: last + 1, freed_bytes }) }
             }
@@ -198,10 +198,6 @@ impl Compaction {
     pub(super) fn give_up(&mut self, bytes: u64) {
         *self = Self { bytes_asked: bytes, found_alive_bytes: self.found_alive_bytes, ..Self::default() };
     }
-}
-
-fn missing(frame: u64) -> StorageError {
-    StorageError::Corrupt { what: format!("frame {frame} is missing") }
 }
 
 impl Copying {
@@ -252,7 +248,7 @@ impl Judged {
             if self.ahead.is_empty() {
                 self.ahead = storage.frames(self.next - 1, READ_BYTES).await?.into();
             }
-            let frame = self.ahead.pop_front().ok_or_else(|| missing(self.next))?;
+            let frame = self.ahead.pop_front().ok_or_else(|| StorageError::missing(self.next))?;
             let still =
                 |row: &Row| tables.get(&row.table).map_or(Some(row.clone()), |table| table.current(row));
             for entry in frame::decode(frame.id, &frame.body)? {

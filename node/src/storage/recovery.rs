@@ -166,7 +166,7 @@ pub async fn read<S: Storage>(storage: &mut S, mut take: impl FnMut(Row)) -> Res
         }
         for frame in frames {
             if lowest.is_some() && frame.id != last + 1 {
-                return Err(StorageError::Corrupt { what: format!("frame {} is missing", last + 1) });
+                return Err(StorageError::missing(last + 1));
             }
             lowest.get_or_insert(frame.id);
             last = frame.id;
@@ -187,7 +187,7 @@ pub async fn read<S: Storage>(storage: &mut S, mut take: impl FnMut(Row)) -> Res
         }
     }
     if lowest.is_some_and(|lowest| lowest != stored.first) || lowest.is_none() && stored.first != 1 {
-        return Err(StorageError::Corrupt { what: format!("frame {} is missing", stored.first) });
+        return Err(StorageError::missing(stored.first));
     }
     stored.next = last + 1;
     Ok(stored)

@@ -31,7 +31,7 @@ const APPLICATION_ID: i64 = 0x4d6e_656d;
 /// Pages given back to the volume in one slice.
 const SHRINK_PAGES: i64 = 1_024;
 /// Frames that SQLite's thread reads ahead of whoever asked: enough to hide the way between the two, and few, because a
-/// slice of compaction uses no more than one large frame.
+/// share of compaction uses no more than one large frame.
 const READ_AHEAD_FRAMES: usize = 16;
 /// Free bytes that are kept: the next compaction needs them again.
 const FREE_BYTES_KEPT: u64 = 56 << 20;
