@@ -215,6 +215,14 @@ pub trait Storage: Send + 'static {
     /// Any but `Full` is fatal.
     fn shrink(&mut self) -> impl Future<Output = Result<bool, StorageError>> + Send;
 
+    /// Takes what was appended from a log into the file, when it is time to. What is in the log is durable: nobody waits for
+    /// this, so it is not a part of the append that makes it due.
+    ///
+    /// # Errors
+    ///
+    /// Any is fatal. A full volume is none: the log holds everything, and it is tried again.
+    fn checkpoint(&mut self) -> impl Future<Output = Result<(), StorageError>> + Send;
+
     /// Closes the file.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! The ceiling of a write: nodes that take bytes over HTTP, send them to each other and append them to SQLite files.
 //!
 //! No keys, no versions, no merging, no reads, no protocol between nodes but length and bytes, nothing that goes wrong: what a
-//! replicated write costs above this is what Mneme does for it. Threads, group commit, settings of the file and what a
-//! write waits for (its own disk and those of a majority) are a node's.
+//! replicated write costs above this is what Mneme does for it. Threads, group commit, the file (but for
+//! checkpoints, which are a part of commits here) and what a write waits for (its own disk and those of a majority) are a
+//! node's.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

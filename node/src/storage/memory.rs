@@ -77,6 +77,10 @@ impl Storage for MemoryStorage {
         Ok(false)
     }
 
+    async fn checkpoint(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     async fn close(self) -> Result<(), StorageError> {
         Ok(())
     }

@@ -36,10 +36,28 @@ const READ_AHEAD_FRAMES: usize = 16;
 /// Free bytes that are kept: the next compaction needs them again.
 const FREE_BYTES_KEPT: u64 = 56 << 20;
 
+/// Pages of the log that are taken into the file at once: little enough that the commits after it do not wait long, enough
+/// that a page is in the log several times before it is written to the file once.
+const CHECKPOINT_PAGES: usize = 500;
+/// Pages of the log from which SQLite does it as a part of the commit: one that is very large, or a file that could not grow.
+const CHECKPOINT_PAGES_MAX: usize = 4_000;
+/// Bytes of a page.
+const PAGE_BYTES: usize = 4_096;
+/// Pages that the insert of more than a page writes beyond it: its leaf, the map of what points where, the list of what is
+/// free, the first one.
+const EXTRA_PAGES: usize = 4;
+
+/// Pages that the insert of a frame of so many bytes appends to the log, roughly.
+fn log_pages(frame_bytes: usize) -> usize {
+    1 + frame_bytes / PAGE_BYTES + EXTRA_PAGES.min(frame_bytes / (PAGE_BYTES / EXTRA_PAGES))
+}
+
 /// An open file.
 #[derive(Debug)]
 pub struct SqliteStorage {
     connection: SqliteConnection,
+    /// Pages appended to the log since it was last taken into the file, roughly.
+    log_pages: usize,
 }
 
 /// How to open a file.
@@ -121,6 +139,7 @@ impl SqliteStorage {
             })
             .busy_timeout(Duration::from_secs(1))
             .thread_name(|_| "mneme-sqlite".to_owned())
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES_MAX.to_string())
             .row_buffer_size(READ_AHEAD_FRAMES)
             .disable_statement_logging();
         if let Some(pages) = options.pages_max {
@@ -128,7 +147,7 @@ impl SqliteStorage {
         }
         let mut connection = connect.connect().await.map_err(failed("open the file"))?;
         match prepare(&mut connection, &file).await {
-            Ok(()) => Ok(Self { connection }),
+            Ok(()) => Ok(Self { connection, log_pages: 0 }),
             Err(error) => {
                 // Left to close by itself it would do so when another file is in this one's place. How a file that is
                 // no good closes is of no interest.
@@ -326,7 +345,9 @@ impl Storage for SqliteStorage {
         frames: impl IntoIterator<Item = StoredFrame, IntoIter: Send> + Send,
         first: Option<u64>,
     ) -> Result<(), StorageError> {
-        let insert = |frame: StoredFrame| {
+        let appended_pages = &mut self.log_pages;
+        let mut insert = |frame: StoredFrame| {
+            *appended_pages += log_pages(frame.body.len());
             sqlx::query("INSERT INTO frames (id, body) VALUES (?, ?)")
                 .bind(as_integer(frame.id))
                 .bind(frame.body)
@@ -372,6 +393,19 @@ impl Storage for SqliteStorage {
         let statement = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"));
         sqlx::query(statement).fetch_all(&mut self.connection).await.map_err(failed("shrink the file"))?;
         Ok(true)
+    }
+
+    async fn checkpoint(&mut self) -> Result<(), StorageError> {
+        if self.log_pages < CHECKPOINT_PAGES {
+            return Ok(());
+        }
+        self.log_pages = 0;
+        let taken = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_all(&mut self.connection).await;
+        match taken.map_err(failed("take the log into the file")) {
+            // A file that cannot grow stays behind its log. It is tried again when as much is in it once more.
+            Ok(_) | Err(StorageError::Full) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn close(self) -> Result<(), StorageError> {

@@ -1,5 +1,6 @@
 //! Both storages under one suite; then what only a file can suffer; then the writer.
 
+mod checkpoint;
 mod compaction;
 mod full;
 mod gathering;

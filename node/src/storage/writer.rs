@@ -390,6 +390,7 @@ impl<S: Storage> Writer<S> {
             self.committed = tokio::time::Instant::now();
             self.owner.persisted(self.through);
         }
+        self.storage.checkpoint().await?;
         if cut.is_some_and(|cut| self.compaction.cut_off(cut)) {
             self.is_shrinking = true;
             self.file = self.storage.size().await?;

@@ -39,6 +39,7 @@ pub(super) struct OnVolume<S> {
     bytes: Arc<AtomicUsize>,
     largest: Arc<Mutex<Largest>>,
     left: Arc<Mutex<Option<S>>>,
+    has_checkpoints: bool,
 }
 
 /// The most that transactions did; sizes are those of [`Storage::size`].
@@ -52,7 +53,12 @@ pub(super) struct Largest {
 impl<S> OnVolume<S> {
     pub(super) fn new(storage: S, bytes: usize) -> Self {
         let bytes = Arc::new(AtomicUsize::new(bytes));
-        Self { storage, bytes, largest: Arc::default(), left: Arc::default() }
+        Self { storage, bytes, largest: Arc::default(), left: Arc::default(), has_checkpoints: true }
+    }
+
+    /// The same, where no checkpoint ever ends.
+    pub(super) fn without_checkpoints(self) -> Self {
+        Self { has_checkpoints: false, ..self }
     }
 
     pub(super) fn largest(&self) -> Arc<Mutex<Largest>> {
@@ -109,6 +115,13 @@ impl<S: Resize> Storage for OnVolume<S> {
 
     async fn shrink(&mut self) -> Result<bool, StorageError> {
         self.storage.shrink().await
+    }
+
+    async fn checkpoint(&mut self) -> Result<(), StorageError> {
+        if !self.has_checkpoints {
+            std::future::pending().await
+        }
+        self.storage.checkpoint().await
     }
 
     async fn close(self) -> Result<(), StorageError> {
