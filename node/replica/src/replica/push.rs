@@ -266,7 +266,10 @@ impl Replica {
     pub(super) fn push(&mut self, write: &Arc<Write>) {
         let bytes = write.bytes();
         self.remember(write, bytes);
-        let peers = self.peers_in_contact();
+        let (mut peers, here) = (self.peers_in_contact(), self.settings.origin.node);
+        // First to those whose disks it waits for: they follow this node in the order of ids.
+        let followers_from = peers.partition_point(|peer| *peer < here);
+        peers.rotate_left(followers_from);
         for peer in peers {
             let Some(member) = self.members.get_mut(&peer) else { continue };
             if member.enqueue(write, bytes) {

@@ -68,6 +68,24 @@ fn of_five_disks_two_follow_the_writer() {
 }
 
 #[test]
+fn those_whose_disks_are_waited_for_are_told_first() {
+    let mut circle = Circle::new(&[0, 0, 0]);
+    circle.meet();
+    circle.pass(600);
+    for (writer, order) in [(0, [2, 3]), (1, [3, 1]), (2, [1, 2])] {
+        let operations = vec![Operation { key: key("a"), action: put(b"v"), condition: Condition::Always }];
+        let command = Command::Apply { table: name("t"), operations, is_batch: false };
+        circle.0[writer].submit(command, AckMode::All);
+        let pushed = circle.0[writer].seen.iter().filter_map(|effect| match effect {
+            Effect::Send { to, message: Message::Push { .. } } => Some(to.number()),
+            _ => None,
+        });
+        assert_eq!(pushed.collect::<Vec<_>>(), order, "{writer}");
+        circle.carry();
+    }
+}
+
+#[test]
 fn a_write_that_is_not_acknowledged_in_time_is_unknown() {
     let (mut bench, peer) = (Bench::sessions(), Bench::new(2, Vec::new(), true));
     bench.meet(&peer.replica);
