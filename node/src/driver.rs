@@ -460,10 +460,12 @@ impl Owner for Driver {
     }
 
     fn live_bytes(&self) -> u64 {
-        let live = |table: &mneme_replica::status::TableStatus| {
-            table.bytes + table.live * STORED_RECORD_BYTES + table.tombstones * STORED_TOMBSTONE_BYTES
+        let needed = |table: &mneme_replica::status::TableStatus| {
+            // What has expired is in the file until it is dropped: it may yet be touched by a write that comes late.
+            let (values, bytes) = (table.live + table.expired, table.bytes + table.expired_bytes);
+            bytes + values * STORED_RECORD_BYTES + table.tombstones * STORED_TOMBSTONE_BYTES
         };
-        self.status().tables.iter().map(live).sum()
+        self.status().tables.iter().map(needed).sum()
     }
 
     fn committed(&self, elapsed: Duration, entries: usize, size: StoredSize) {

@@ -107,6 +107,10 @@ pub struct TableStatus {
     pub tombstones: u64,
     /// Bytes of live keys and values.
     pub bytes: u64,
+    /// Values whose deadline has passed and that are not dropped yet.
+    pub expired: u64,
+    /// Bytes of their keys and values.
+    pub expired_bytes: u64,
 }
 
 /// Counters since start.

@@ -16,10 +16,9 @@ use std::sync::Arc;
 use mneme_api::{Key, TableKind, TableName};
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use self::entry::Entry;
 pub use self::scan::Page;
 use self::shard::{Arrived, Shard};
-pub(crate) use self::shard::{Expired, Merged};
+pub(crate) use self::shard::{Expired, Held, Merged};
 use crate::id::{KeyHash, Origin};
 use crate::limits::DIGEST_BUCKETS;
 use crate::record::{Record, Row, Subject};
@@ -256,7 +255,10 @@ impl Table {
 
     /// Bytes of key and value of a live key; 0 when none is held.
     pub(crate) fn live_bytes(&self, hash: KeyHash) -> usize {
-        self.shards[shard_of(hash.number())].read().live(hash).map_or(0, Entry::bytes)
+        match self.shards[shard_of(hash.number())].read().held(hash) {
+            Held::Live { bytes } => bytes,
+            Held::Nothing | Held::Expired { .. } => 0,
+        }
     }
 
     /// Second of the deadline bucket in which a live record is filed; 0 when none is held.

@@ -10,7 +10,7 @@ use crate::expiry::{Deadlines, drop_second, expiry_second};
 use crate::id::KeyHash;
 use crate::message::{TableDigest, TableInfo};
 use crate::record::{Record, Row};
-use crate::table::{Expired, Locked, Merged, Origins, Stored, Table};
+use crate::table::{Expired, Held, Locked, Merged, Origins, Stored, Table};
 
 /// Times as the replica uses them: a declared table's settings in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,39 @@ impl Rules {
     }
 }
 
+/// Values of a table, and their bytes with those of their keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Those that can be read.
+    pub(crate) live: u64,
+    pub(crate) live_bytes: u64,
+    /// Those whose deadline has passed and that are not dropped yet.
+    pub(crate) expired: u64,
+    pub(crate) expired_bytes: u64,
+}
+
+impl Counted {
+    fn replace(&mut self, before: Held, after: Held) {
+        if let Some((values, bytes, held)) = self.of(before) {
+            *values -= 1;
+            *bytes -= held;
+        }
+        if let Some((values, bytes, held)) = self.of(after) {
+            *values += 1;
+            *bytes += held;
+        }
+    }
+
+    /// Where this is counted, and its bytes.
+    fn of(&mut self, held: Held) -> Option<(&mut u64, &mut u64, u64)> {
+        match held {
+            Held::Nothing => None,
+            Held::Live { bytes } => Some((&mut self.live, &mut self.live_bytes, as_u64(bytes))),
+            Held::Expired { bytes } => Some((&mut self.expired, &mut self.expired_bytes, as_u64(bytes))),
+        }
+    }
+}
+
 /// One table and its bookkeeping.
 #[derive(Debug)]
 pub(crate) struct TableState {
@@ -59,10 +92,9 @@ pub(crate) struct TableState {
     pub(crate) expiries: Deadlines,
     /// Expired rows and tombstones by the second in which they are dropped.
     pub(crate) deadlines: Deadlines,
-    pub(crate) live: u64,
+    pub(crate) counted: Counted,
     pub(crate) tombstones: u64,
     pub(crate) unknown_tombstones: usize,
-    pub(crate) bytes: u64,
 }
 
 impl TableState {
@@ -70,9 +102,8 @@ impl TableState {
     fn account(&mut self, locked: &mut Locked<'_>, hash: KeyHash, merged: &Merged) {
         self.digest.replace(hash, merged.before.as_ref(), merged.after.as_ref());
         let is_dead = |record: &Option<Record<Stored>>| record.as_ref().is_some_and(Record::is_deleted);
-        adjust(&mut self.live, merged.counted_before.into(), merged.counted_after.into());
+        self.counted.replace(merged.held_before, merged.held_after);
         adjust(&mut self.tombstones, is_dead(&merged.before).into(), is_dead(&merged.after).into());
-        adjust(&mut self.bytes, as_u64(merged.bytes_before), as_u64(merged.bytes_after));
         self.unknown_tombstones += usize::from(merged.unknown_after);
         self.unknown_tombstones = self.unknown_tombstones.saturating_sub(usize::from(merged.unknown_before));
         let Some(after) = &merged.after else { return };
@@ -94,17 +125,14 @@ impl TableState {
 
     /// Counts no more what has expired by `second`, and files it to be dropped; at most `limit` rows are looked at.
     /// Returns how many were.
-    fn expire(&mut self, second: u32, limit: usize) -> usize {
+    pub(crate) fn expire(&mut self, second: u32, limit: usize) -> usize {
         let due = self.expiries.due(second, limit);
         let looked_at = due.len();
         for (filed, number) in due {
             self.table.expire(number, filed, second, |expired| match expired {
                 Expired::Later { second } => self.expiries.file(second, number),
-                Expired::Ended { bytes, second } => {
-                    if let Some(bytes) = bytes {
-                        adjust(&mut self.live, 1, 0);
-                        adjust(&mut self.bytes, as_u64(bytes), 0);
-                    }
+                Expired::Ended { held: [before, after], second } => {
+                    self.counted.replace(before, after);
                     self.deadlines.file(second, number);
                 }
             });
@@ -231,10 +259,9 @@ impl Tables {
             digest: Digest::default(),
             expiries: Deadlines::default(),
             deadlines: Deadlines::default(),
-            live: 0,
+            counted: Counted::default(),
             tombstones: 0,
             unknown_tombstones: 0,
-            bytes: 0,
         });
         if state.table.kind() == kind { Ok(state) } else { Err(KindConflict) }
     }
@@ -375,8 +402,7 @@ fn merge_row(locked: &mut Locked<'_>, row: &Row, swept_second: u32, now_ms: u64)
     Merged {
         is_changed: is_buried || merged.before.is_some(),
         before: merged.before,
-        counted_before: merged.counted_before,
-        bytes_before: merged.bytes_before,
+        held_before: merged.held_before,
         ..removed
     }
 }

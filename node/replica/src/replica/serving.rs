@@ -373,9 +373,11 @@ impl Replica {
         let tables = self.tables.iter().map(|(name, state)| TableStatus {
             name: name.clone(),
             kind: state.table.kind(),
-            live: state.live,
+            live: state.counted.live,
             tombstones: state.tombstones,
-            bytes: state.bytes,
+            bytes: state.counted.live_bytes,
+            expired: state.counted.expired,
+            expired_bytes: state.counted.expired_bytes,
         });
         Status {
             origin: self.settings.origin,

@@ -7,7 +7,7 @@ use mneme_api::Key;
 use triomphe::ThinArc;
 
 use super::rows::Hashed;
-use super::{Found, Origins, Stored};
+use super::{Found, Held, Origins, Stored};
 use crate::id::{Dot, KeyHash};
 use crate::record::{Body, Record, TouchRegister, Value, ValueRegister};
 use crate::version::{Stamp, Version};
@@ -202,12 +202,10 @@ impl Entry {
         self.idle_deadline.set_ended(is_ended);
     }
 
-    /// Bytes of key and value, as limits count them.
-    pub(super) fn bytes(&self) -> usize {
-        if self.is_ended() {
-            return 0;
-        }
-        Key::bytes_of_encoded(self.block.key()) + value_parts(self.block.bytes()).1.len()
+    /// What counts of it: bytes of key and value, as limits count them.
+    pub(super) fn held(&self) -> Held {
+        let bytes = Key::bytes_of_encoded(self.block.key()) + value_parts(self.block.bytes()).1.len();
+        if self.is_ended() { Held::Expired { bytes } } else { Held::Live { bytes } }
     }
 
     pub(super) fn found(&self, origins: &Origins) -> Found {

@@ -34,20 +34,34 @@ pub(crate) struct Merged {
     pub(crate) after: Option<Record<Stored>>,
     /// Whether anything changed.
     pub(crate) is_changed: bool,
-    /// Whether a live record was counted before.
-    pub(crate) counted_before: bool,
-    /// Whether one is counted now.
-    pub(crate) counted_after: bool,
-    /// Live bytes before.
-    pub(crate) bytes_before: usize,
-    /// Live bytes after.
-    pub(crate) bytes_after: usize,
+    /// What counted of the key before.
+    pub(crate) held_before: Held,
+    /// What counts of it now.
+    pub(crate) held_after: Held,
     /// Tombstones of keys that were never held here, before and after.
     pub(crate) unknown_before: bool,
     /// See `unknown_before`.
     pub(crate) unknown_after: bool,
     /// Where the entry is filed among the deadlines; 0 for none and for what is no live entry.
     pub(crate) filed_second: u32,
+}
+
+/// What counts of a key in its table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// No value.
+    #[default]
+    Nothing,
+    /// A value that can be read.
+    Live {
+        /// Bytes of key and value.
+        bytes: usize,
+    },
+    /// A value whose deadline has passed, and that is not dropped yet.
+    Expired {
+        /// Bytes of key and value.
+        bytes: usize,
+    },
 }
 
 /// What a look at a live record came to when the second came under which it was filed.
@@ -59,8 +73,8 @@ pub(crate) enum Expired {
     },
     /// Its deadline has passed.
     Ended {
-        /// Its bytes; `None` when it was not counted any more.
-        bytes: Option<usize>,
+        /// What counted of it until now, and what does from now on.
+        held: [Held; 2],
         /// When it is dropped.
         second: u32,
     },
@@ -160,8 +174,7 @@ impl Shard {
             if let Some(entry) = self.live_mut(hash) {
                 entry.set_ended(entry.deadline_ms() <= now_ms);
             }
-            merged.counted_after = self.live(hash).is_some_and(|entry| !entry.is_ended());
-            merged.bytes_after = self.live(hash).map_or(0, Entry::bytes);
+            merged.held_after = self.held(hash);
             merged.unknown_after = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
         }
         merged
@@ -173,8 +186,7 @@ impl Shard {
         let mut merged = self.measure(hash, before);
         merged.is_changed = merged.before.is_some();
         merged.after = None;
-        merged.counted_after = false;
-        merged.bytes_after = 0;
+        merged.held_after = Held::Nothing;
         merged.unknown_after = false;
         self.remove_live(hash);
         self.remove_tombstone(hash);
@@ -192,8 +204,7 @@ impl Shard {
         self.store(origins, &Subject::Hash(hash), hash, &after, false);
         merged.is_changed = true;
         merged.after = Some(after);
-        merged.counted_after = false;
-        merged.bytes_after = 0;
+        merged.held_after = Held::Nothing;
         merged
     }
 
@@ -209,10 +220,10 @@ impl Shard {
                 note(Expired::Later { second: expires });
                 return;
             }
-            let bytes = (!entry.is_ended()).then(|| entry.bytes());
+            let before = entry.held();
             entry.set_ended(true);
             entry.filed_second = drop_second(entry.deadline_ms());
-            note(Expired::Ended { bytes, second: entry.filed_second });
+            note(Expired::Ended { held: [before, entry.held()], second: entry.filed_second });
         });
     }
 
@@ -223,19 +234,21 @@ impl Shard {
         }
     }
 
+    /// What counts of a key.
+    pub(super) fn held(&self, hash: KeyHash) -> Held {
+        self.live(hash).map_or(Held::Nothing, Entry::held)
+    }
+
     fn measure(&self, hash: KeyHash, before: Option<Record<Stored>>) -> Merged {
         let entry = self.live(hash);
-        let bytes = entry.map_or(0, Entry::bytes);
-        let is_counted = entry.is_some_and(|entry| !entry.is_ended());
+        let held = entry.map_or(Held::Nothing, Entry::held);
         let is_unknown = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
         Merged {
             after: before.clone(),
             before,
             is_changed: false,
-            counted_before: is_counted,
-            counted_after: is_counted,
-            bytes_before: bytes,
-            bytes_after: bytes,
+            held_before: held,
+            held_after: held,
             unknown_before: is_unknown,
             unknown_after: is_unknown,
             filed_second: entry.map_or(0, |entry| entry.filed_second),
