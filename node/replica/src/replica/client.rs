@@ -11,7 +11,8 @@ use crate::effect::{Effect, OperationResult, Outcome, Rejection};
 use crate::event::{AckMode, Action, Command, Condition, Operation, RequestId, ScanStart};
 use crate::id::{Dot, KeyHash, Origin};
 use crate::limits::{
-    BATCH_OPERATIONS_MAX, BURY_MARGIN_MS, UNKNOWN_TOMBSTONES_MAX, VERSION_AHEAD_MS_MAX, WRITES_IN_FLIGHT_MAX,
+    BATCH_OPERATIONS_MAX, BURY_MARGIN_MS, SWEPT_ROWS, UNKNOWN_TOMBSTONES_MAX, VERSION_AHEAD_MS_MAX,
+    WRITES_IN_FLIGHT_MAX,
 };
 use crate::record::{Body, Record, Row, Subject, TouchRegister, Value, ValueRegister, Write};
 use crate::table::{Stored, Table};
@@ -21,6 +22,8 @@ use crate::version::Version;
 /// Records evicted for one put, at most: what one write may carry besides. Small records may have to make room for a
 /// large one.
 const EVICTIONS_MAX: usize = BATCH_OPERATIONS_MAX;
+/// Records of which it is looked for one put whether they have expired, at most.
+const EXPIRIES_MAX: usize = 1_024;
 
 /// What a command did.
 struct Prepared {
@@ -142,31 +145,34 @@ impl Replica {
 
     /// Checks the bounds of the table, and evicts what stands nearest to its expiry if it may.
     fn make_room(&mut self, name: &TableName, rules: Rules, rows: &mut Vec<Row>) -> Result<(), Rejection> {
-        let Some(state) = self.tables.get_mut(name) else { return Ok(()) };
+        let Some(state) = self.tables.get(name) else { return Ok(()) };
         let is_unknown_tombstone =
             |row: &Row| row.record.is_deleted() && state.table.outline(row.hash).is_none();
         let unknown = rows.iter().filter(|row| is_unknown_tombstone(row)).count();
         if unknown > 0 && state.unknown_tombstones + unknown > UNKNOWN_TOMBSTONES_MAX {
             return Err(Rejection::Overloaded);
         }
-        let growth: usize = rows
-            .iter()
-            .filter_map(|row| {
-                let (_, value) = row.record.live()?;
-                let Subject::Key(key) = &row.subject else { return None };
-                let bytes = key.bytes() + value.bytes().len();
-                Some(bytes.saturating_sub(state.table.live_bytes(row.hash)))
-            })
-            .sum();
-        let wanted = state.bytes.saturating_add(growth as u64);
-        if rules.max_bytes == 0 || growth == 0 || wanted <= rules.max_bytes {
+        let mut excess_bytes = excess_bytes(state, rules, rows);
+        if excess_bytes == 0 {
+            return Ok(());
+        }
+        // What has expired leaves the count first: where much has, the sweep may not be there yet.
+        let (expired_second, mut looked_at) = (self.expired_second(), 0);
+        let Some(state) = self.tables.get_mut(name) else { return Ok(()) };
+        while let Some(second) = expired_second.filter(|_| excess_bytes > 0 && looked_at < EXPIRIES_MAX) {
+            let expired = state.expire(second, SWEPT_ROWS);
+            if expired == 0 {
+                break;
+            }
+            looked_at += expired;
+            excess_bytes = self::excess_bytes(state, rules, rows);
+        }
+        if excess_bytes == 0 {
             return Ok(());
         }
         if !rules.evicts {
             return Err(Rejection::TableFull);
         }
-        // What is evicted leaves the count at once, what expires by itself within a second.
-        let excess_bytes = wanted - rules.max_bytes;
         let victims = state.nearest_expiry(self.now_ms, excess_bytes, EVICTIONS_MAX);
         let (mut freed_bytes, mut evicted) = (0, 0);
         let written: BTreeSet<KeyHash> = rows.iter().map(|row| row.hash).collect();
@@ -442,6 +448,19 @@ impl Stamper<'_> {
         };
         Record { value: Some(register), touch: None }
     }
+}
+
+/// By how much a table would be larger than it may be with these rows; 0 when they make it no larger.
+fn excess_bytes(state: &TableState, rules: Rules, rows: &[Row]) -> u64 {
+    let growth = |row: &Row| {
+        let (_, value) = row.record.live()?;
+        let Subject::Key(key) = &row.subject else { return None };
+        let bytes = key.bytes() + value.bytes().len();
+        Some(bytes.saturating_sub(state.table.live_bytes(row.hash)))
+    };
+    let growth: usize = rows.iter().filter_map(growth).sum();
+    let wanted = state.counted.live_bytes.saturating_add(growth as u64);
+    if rules.max_bytes == 0 || growth == 0 { 0 } else { wanted.saturating_sub(rules.max_bytes) }
 }
 
 fn holds(condition: &Condition, current: impl FnOnce() -> Option<String>) -> bool {

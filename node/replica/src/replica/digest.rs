@@ -21,10 +21,7 @@ const ROTATION: u64 = 64;
 impl Replica {
     /// Drops what may be dropped by now, a slice at a time; then compares digests once a step.
     pub(super) fn sweep(&mut self) {
-        if !self.may_judge_expiry() {
-            return;
-        }
-        let now_second = u32::try_from(self.now_ms / 1_000).unwrap_or(u32::MAX);
+        let Some(now_second) = self.expired_second() else { return };
         if self.tables.expire(now_second, SWEPT_ROWS) {
             self.effects.push(Effect::Continue);
             return;
@@ -43,6 +40,11 @@ impl Replica {
         self.swept_step = step;
         self.forget_origins();
         self.send_digests();
+    }
+
+    /// The second up to which what has expired may be judged; `None` for as long as nothing may.
+    pub(super) fn expired_second(&self) -> Option<u32> {
+        self.may_judge_expiry().then(|| u32::try_from(self.now_ms / 1_000).unwrap_or(u32::MAX))
     }
 
     /// Whether what has expired by this node's clock may be dropped. A machine may boot with a clock that is far ahead;

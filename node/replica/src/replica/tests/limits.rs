@@ -11,6 +11,7 @@ fn what_expires_is_counted_no_more_and_counts_again_when_it_is_made_anew() {
     bench.pass(3_100);
     let table = bench.replica.status().tables[0].clone();
     assert_eq!((table.live, table.bytes > 0), (1, true));
+    assert_eq!((table.expired, table.expired_bytes > 0), (1, true), "the file needs it until it is dropped");
     bench.one("short", put_for(2_000));
     assert_eq!(bench.replica.status().tables[0].live, 2);
     bench.one("long", touch(1, true));
@@ -19,6 +20,26 @@ fn what_expires_is_counted_no_more_and_counts_again_when_it_is_made_anew() {
     bench.pass(200_000);
     let table = bench.replica.status().tables[0].clone();
     assert_eq!((table.live, table.bytes), (0, 0));
+    assert_eq!((table.expired, table.expired_bytes), (0, 0));
+}
+
+#[test]
+fn what_has_expired_takes_no_room_before_the_sweep_is_there() {
+    for when_full in [WhenFull::Reject, WhenFull::EvictNearestExpiry] {
+        let config = TableConfig { max_bytes: 20_000, when_full, ..TableConfig::new(name("t")) };
+        let mut bench = Bench::new(1, vec![config], true);
+        bench.one("stays", put_for(MINUTE_MS));
+        for number in 0..100 {
+            let value = Value::new("", &[0; 100]);
+            let put = Action::Put { value, ttl_ms: Some(2_000), max_age_ms: None };
+            bench.one(&format!("{number}"), put);
+        }
+        // No tick in between: the sweep of many takes a while.
+        bench.ms += 3_000;
+        bench.one("large", put(&[0; 15_000]));
+        assert!(matches!(bench.read("large"), Lookup::Found(_)));
+        assert!(matches!(bench.read("stays"), Lookup::Found(_)), "not evicted");
+    }
 }
 
 #[test]
