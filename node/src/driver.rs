@@ -3,6 +3,8 @@
 //! A lock and no task: whoever has an event (a request, a link, the writer, the clock) steps the replica itself, and so
 //! saves two wake-ups a write. A step takes microseconds; nothing waits for I/O inside.
 
+mod long_work;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,6 +25,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use self::long_work::LongWork;
 use crate::metrics::Metrics;
 use crate::peers::lanes::Lanes;
 use crate::storage::writer::{Owner, Queue, StoredSize};
@@ -196,6 +199,7 @@ impl Driver {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut late_ticks = 0;
+        let mut long_work = LongWork::default();
         loop {
             let event = tokio::select! {
                 biased;
@@ -204,6 +208,7 @@ impl Driver {
                 () = self.work_left.notified() => Event::Resume,
             };
             let is_tick = matches!(event, Event::Tick);
+            let started = Instant::now();
             self.step(event);
             if is_tick {
                 late_ticks = if self.is_disk_late() { late_ticks + 1 } else { 0 };
@@ -213,7 +218,10 @@ impl Driver {
                 self.give_up_on_disk();
             }
             // Long work goes on in slices, with everybody else in between.
-            tokio::task::yield_now().await;
+            match (!is_tick).then(|| long_work.rest(started, Instant::now())).flatten() {
+                Some(rest) => tokio::time::sleep(rest).await,
+                None => tokio::task::yield_now().await,
+            }
         }
     }
 
