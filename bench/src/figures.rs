@@ -209,7 +209,7 @@ pub(crate) struct Expiry {
     pub(crate) reads_per_second: u32,
     /// Seconds before the deadline.
     pub(crate) quiet: Percentiles,
-    /// The two seconds from the deadline on.
+    /// From the deadline on until no expired record is counted, two seconds at least.
     pub(crate) expiring: Percentiles,
     /// The seconds in which the expired records were dropped from memory.
     pub(crate) dropping: Percentiles,
@@ -219,4 +219,13 @@ pub(crate) struct Expiry {
     pub(crate) failed: u64,
     /// Of the expired records, those that could be read after the deadline.
     pub(crate) read_after_deadline: u64,
+    /// Of every turn, the p99 from the deadline on beside that before it. All else is of the turn in the middle.
+    pub(crate) turns: Vec<f64>,
+}
+
+impl Expiry {
+    /// The p99 of reads from the deadline on beside that before it.
+    pub(crate) fn beside_quiet(&self) -> f64 {
+        self.expiring.p99_us / self.quiet.p99_us
+    }
 }

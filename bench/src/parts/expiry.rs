@@ -1,6 +1,7 @@
 //! Reads of records that stay, at a fixed rate, while many others expire within one second.
 //!
 //! Expired records are unreadable at once; a minute later they are dropped from memory and file. Both times are measured.
+//! A p99 of some seconds is what a machine's neighbours make of it: of several turns the one in the middle counts.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::workload::{KEYS, Kind, Operation, Request, Spec};
 
 const RECORDS: u64 = 1_000_000;
 /// Time for the fill and for the quiet seconds after it.
-const LIFE: Duration = Duration::from_secs(45);
+const LIFE: Duration = Duration::from_secs(30);
 const LIFE_QUICK: Duration = Duration::from_secs(4);
 /// Expired records are kept this long (`EXPIRED_KEPT_MS` of the core).
 const KEPT: Duration = Duration::from_secs(60);
@@ -32,6 +33,17 @@ const CHECKED: u64 = 1_000;
 const FILL: (u64, usize) = (500, 4);
 
 pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
+    let mut turns = Vec::new();
+    for _ in 0..session.rounds() {
+        turns.push(turn(session).await?);
+    }
+    turns.sort_by(|one, other| one.beside_quiet().total_cmp(&other.beside_quiet()));
+    let ratios = turns.iter().map(Expiry::beside_quiet).collect();
+    session.results.expiry = Some(Expiry { turns: ratios, ..turns.swap_remove(turns.len() / 2) });
+    Ok(())
+}
+
+async fn turn(session: &mut Session) -> anyhow::Result<Expiry> {
     let records = session.scaled(RECORDS);
     let life = if session.is_quick { LIFE_QUICK } else { LIFE };
     let mut running = session.start(System::MnemeFsync, 1).await?;
@@ -74,13 +86,13 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
         failed: quiet.failed + expiring.failed + dropping.failed,
         gone_seconds: gone_after.unwrap_or_default().as_secs_f64(),
         read_after_deadline,
+        turns: Vec::new(),
     };
     session.say(&format!(
         "expiry: read p99 {:.0} us, {:.0} us while they expire, {:.0} us while they are dropped, {} failed",
         expiry.quiet.p99_us, expiry.expiring.p99_us, expiry.dropping.p99_us, expiry.failed
     ));
-    session.results.expiry = Some(expiry);
-    Ok(())
+    Ok(expiry)
 }
 
 /// Reads of the records that stay, for a second.

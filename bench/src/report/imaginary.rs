@@ -75,6 +75,7 @@ pub(crate) fn results() -> Results {
         gone_seconds: 1.0,
         failed: 0,
         read_after_deadline: 0,
+        turns: vec![1.1, 1.2, 1.3],
     });
     results
 }
