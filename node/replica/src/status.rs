@@ -109,7 +109,7 @@ pub struct TableStatus {
     pub bytes: u64,
     /// Values whose deadline has passed and that are not dropped yet.
     pub expired: u64,
-    /// Bytes of their keys and values.
+    /// Bytes of their keys and values, as they lie in memory.
     pub expired_bytes: u64,
 }
 

@@ -202,10 +202,13 @@ impl Entry {
         self.idle_deadline.set_ended(is_ended);
     }
 
-    /// What counts of it: bytes of key and value, as limits count them.
+    /// What counts of it.
     pub(super) fn held(&self) -> Held {
+        if self.is_ended() {
+            return Held::Expired { bytes: self.block.bytes().len() };
+        }
         let bytes = Key::bytes_of_encoded(self.block.key()) + value_parts(self.block.bytes()).1.len();
-        if self.is_ended() { Held::Expired { bytes } } else { Held::Live { bytes } }
+        Held::Live { bytes }
     }
 
     pub(super) fn found(&self, origins: &Origins) -> Found {

@@ -54,12 +54,12 @@ pub(crate) enum Held {
     Nothing,
     /// A value that can be read.
     Live {
-        /// Bytes of key and value.
+        /// Bytes of key and value, as limits count them.
         bytes: usize,
     },
     /// A value whose deadline has passed, and that is not dropped yet.
     Expired {
-        /// Bytes of key and value.
+        /// Bytes of key and value, as they lie in memory.
         bytes: usize,
     },
 }
