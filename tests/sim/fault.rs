@@ -56,7 +56,7 @@ pub(crate) enum Fault {
     AbsoluteDeadlineExtended,
     /// A heartbeat claims writes that are not there yet.
     HeartbeatClaimsMore,
-    /// A delta's vector is taken when its last page is sent.
+    /// A delta's vector is taken when its last page is sent, and what was written meanwhile is thought to be in it.
     DeltaVectorAtEnd,
     /// Sign out everywhere passes over what was written last.
     SweepLeavesSome,

@@ -76,6 +76,8 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) weather: Weather,
     pub(crate) fault: Option<Fault>,
+    /// Who serves a delta to whom, for the fault that looks at it.
+    served_deltas: BTreeSet<(Origin, NodeId)>,
     /// Directed pairs that lose everything.
     cuts: BTreeSet<(usize, usize)>,
     /// When a pair was last cut.
@@ -123,6 +125,7 @@ impl World {
             nodes: Vec::new(),
             weather,
             fault,
+            served_deltas: BTreeSet::new(),
             cuts: BTreeSet::new(),
             last_cut_ms: BTreeMap::new(),
             loss_percent,
@@ -629,6 +632,20 @@ impl World {
             self.schedule(2, Item::Deliver { from: peer, to: from, message: ack });
             self.schedule(300, Item::Deliver { from, to: peer, message });
             return;
+        }
+        if self.fault == Some(Fault::DeltaVectorAtEnd) {
+            let served = (from, to);
+            match &message {
+                Message::DeltaPage { vector: None, .. } => {
+                    // Slow pages: much is written meanwhile.
+                    self.served_deltas.insert(served);
+                    self.schedule(300, Item::Deliver { from, to: peer, message });
+                    return;
+                }
+                Message::DeltaPage { .. } => _ = self.served_deltas.remove(&served),
+                Message::Push { .. } if self.served_deltas.contains(&served) => return,
+                _ => {}
+            }
         }
         let message = match (self.fault, message) {
             (Some(Fault::DeltaVectorAtEnd), Message::DeltaPage { delta, page, rows, vector: Some(_) }) => {
