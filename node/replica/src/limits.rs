@@ -56,7 +56,7 @@ pub const DELTA_WRITTEN_MAX: usize = 65_536;
 pub const DELTA_SERVED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Rows that the sweep looks at in one slice, between which everybody else has a turn: a small part of a millisecond.
-pub const SWEPT_ROWS: usize = 64;
+pub const SWEPT_ROWS: usize = 32;
 
 /// Rows that are looked at in one slice while what a peer lacks is listed: about a millisecond.
 pub const LISTED_ROWS: usize = 2_048;

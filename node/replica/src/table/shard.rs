@@ -208,6 +208,11 @@ impl Shard {
         merged
     }
 
+    /// Reads a live record of this number, down to its key; what comes of it says nothing.
+    pub(super) fn peek(&self, number: u64) -> Option<usize> {
+        self.live.iter_number(number).next().map(|entry| entry.block.key().len())
+    }
+
     /// See [`Table::expire`](super::Table::expire).
     pub(super) fn expire(&mut self, number: u64, filed: u32, second: u32, mut note: impl FnMut(Expired)) {
         self.live.each_of_number(number, |entry| {
