@@ -169,9 +169,9 @@ pub(crate) struct Large {
     pub(crate) memory_bytes_per_record: f64,
     pub(crate) memory_bytes_per_record_beyond_key_and_value: f64,
     pub(crate) memory_bytes_per_record_after_restart: f64,
-    /// From the start of the process, killed before, until it is ready.
+    /// From the start of the process, killed before, until it is ready: the median of as many turns as there are rounds.
     pub(crate) restart_ready_seconds: f64,
-    /// From the start of an empty second node until it is ready.
+    /// From the start of an empty second node until it is ready; the median like above.
     pub(crate) empty_node_ready_seconds: f64,
     pub(crate) empty_node_records: u64,
     pub(crate) tombstones: u64,
@@ -207,25 +207,31 @@ pub(crate) struct Growth {
 pub(crate) struct Expiry {
     pub(crate) records: u64,
     pub(crate) reads_per_second: u32,
+    /// On a fresh node each.
+    pub(crate) turns: Vec<ExpiryTurn>,
+}
+
+/// Records that expire once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ExpiryTurn {
     /// Seconds before the deadline.
     pub(crate) quiet: Percentiles,
     /// From the deadline on until no expired record is counted, two seconds at least.
     pub(crate) expiring: Percentiles,
-    /// The seconds in which the expired records were dropped from memory.
+    /// The seconds in which the expired records were dropped from memory; without reads in a quick run.
     pub(crate) dropping: Percentiles,
-    /// From the deadline until none was left in memory.
+    /// From the deadline until none was counted.
     pub(crate) gone_seconds: f64,
     /// Reads that failed or were not answered, of all seconds.
     pub(crate) failed: u64,
     /// Of the expired records, those that could be read after the deadline.
     pub(crate) read_after_deadline: u64,
-    /// Of every turn, the p99 from the deadline on beside that before it. All else is of the turn in the middle.
-    pub(crate) turns: Vec<f64>,
 }
 
-impl Expiry {
-    /// The p99 of reads from the deadline on beside that before it.
-    pub(crate) fn beside_quiet(&self) -> f64 {
-        self.expiring.p99_us / self.quiet.p99_us
+impl ExpiryTurn {
+    /// The p99 of some of its reads beside that before the deadline; `None` when there were none.
+    pub(crate) fn beside_quiet(&self, reads: &Percentiles) -> Option<f64> {
+        (reads.count > 0).then(|| reads.p99_us / self.quiet.p99_us)
     }
 }

@@ -73,6 +73,9 @@ enum Command {
         /// As of `all`.
         #[arg(long)]
         quick: bool,
+        /// As of `all`.
+        #[arg(long)]
+        rounds: Option<usize>,
     },
     /// Makes one measurement and prints it as JSON.
     Cell(CellArguments),
@@ -148,12 +151,12 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let docs = docs.unwrap_or_else(|| if quick { "target/bench".into() } else { "docs".into() });
             all(quick, rounds, &docs).await
         }
-        Command::Part { parts, quick } => {
+        Command::Part { parts, quick, rounds } => {
             if parts.iter().any(|part| part.needs_packages()) && lacks_packages() {
                 return Ok(ExitCode::from(EXIT_UNAVAILABLE));
             }
             machine::refuse_memory()?;
-            let mut session = Session::new(quick, None);
+            let mut session = Session::new(quick, rounds);
             session.results.machine = machine::machine().await?;
             session.run(&parts).await?;
             print(&session.results)

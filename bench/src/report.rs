@@ -109,7 +109,12 @@ fn page(results: &Results) -> String {
         &[plot::GROWTH],
         table::growth(results),
     );
-    section("A large node", "One node, batches of 500 of four clients.", &[], table::large(results));
+    section(
+        "A large node",
+        "One node, batches of 500 of four clients. Restarts and joins are medians of as many turns as there are rounds.",
+        &[],
+        table::large(results),
+    );
     section(
         "Expiry",
         "Reads of other records, in an open loop, timed from when each was due.",

@@ -1,7 +1,7 @@
 //! Reads of records that stay, at a fixed rate, while many others expire within one second.
 //!
 //! Expired records are unreadable at once; a minute later they are dropped from memory and file. Both times are measured.
-//! A p99 of some seconds is what a machine's neighbours make of it: of several turns the one in the middle counts.
+//! A p99 of some seconds is what a machine's neighbours make of it: the median of several turns counts.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Session;
 use crate::connection::{Connection, Http};
-use crate::figures::{Expiry, Percentiles, latencies};
+use crate::figures::{Expiry, ExpiryTurn, Percentiles, latencies};
 use crate::load::{self, Client};
 use crate::system::{Running, System};
 use crate::workload::{KEYS, Kind, Operation, Request, Spec};
@@ -37,13 +37,12 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
     for _ in 0..session.rounds() {
         turns.push(turn(session).await?);
     }
-    turns.sort_by(|one, other| one.beside_quiet().total_cmp(&other.beside_quiet()));
-    let ratios = turns.iter().map(Expiry::beside_quiet).collect();
-    session.results.expiry = Some(Expiry { turns: ratios, ..turns.swap_remove(turns.len() / 2) });
+    session.results.expiry =
+        Some(Expiry { records: session.scaled(RECORDS), reads_per_second: READS_PER_SECOND, turns });
     Ok(())
 }
 
-async fn turn(session: &mut Session) -> anyhow::Result<Expiry> {
+async fn turn(session: &mut Session) -> anyhow::Result<ExpiryTurn> {
     let records = session.scaled(RECORDS);
     let life = if session.is_quick { LIFE_QUICK } else { LIFE };
     let mut running = session.start(System::MnemeFsync, 1).await?;
@@ -77,22 +76,19 @@ async fn turn(session: &mut Session) -> anyhow::Result<Expiry> {
         }
     }
     let percentiles = |seen: &Seen| Percentiles::of(&seen.reads).unwrap_or(Percentiles::NONE);
-    let expiry = Expiry {
-        records,
-        reads_per_second: READS_PER_SECOND,
+    let turn = ExpiryTurn {
         quiet: Percentiles::of(&quiet.reads).context("no quiet second: the fill took too long")?,
         expiring: percentiles(&expiring),
         dropping: percentiles(&dropping),
         failed: quiet.failed + expiring.failed + dropping.failed,
         gone_seconds: gone_after.unwrap_or_default().as_secs_f64(),
         read_after_deadline,
-        turns: Vec::new(),
     };
     session.say(&format!(
         "expiry: read p99 {:.0} us, {:.0} us while they expire, {:.0} us while they are dropped, {} failed",
-        expiry.quiet.p99_us, expiry.expiring.p99_us, expiry.dropping.p99_us, expiry.failed
+        turn.quiet.p99_us, turn.expiring.p99_us, turn.dropping.p99_us, turn.failed
     ));
-    Ok(expiry)
+    Ok(turn)
 }
 
 /// Reads of the records that stay, for a second.

@@ -11,7 +11,7 @@ use mneme_tests::wait::wait_until;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::Session;
+use super::{Session, median};
 use crate::figures::{Large, Rewritten};
 use crate::workload::{VALUE_BYTES, value};
 
@@ -48,15 +48,22 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
     let per_record = |bytes: u64| bytes.saturating_sub(empty_bytes) as f64 / records as f64;
     let memory = per_record(full_bytes);
 
-    cluster[0].kill();
-    cluster[0].start();
-    let restart_ready_seconds = ready_after(&cluster[0]).await;
+    let mut restarts = Vec::new();
+    for _ in 0..session.rounds() {
+        cluster[0].kill();
+        cluster[0].start();
+        restarts.push(ready_after(&cluster[0]).await);
+    }
     let restarted_bytes = resident_bytes(&cluster[0]);
-    cluster[1].start();
-    let empty_node_ready_seconds = ready_after(&cluster[1]).await;
-    let joined = table(&cluster[1]).await["live"].as_u64().context("a count of records")?;
-    session
-        .say(&format!("large: restart {restart_ready_seconds:.2} s, join {empty_node_ready_seconds:.2} s"));
+    let (mut joins, mut joined) = (Vec::new(), 0);
+    for _ in 0..session.rounds() {
+        cluster[1].start();
+        joins.push(ready_after(&cluster[1]).await);
+        joined = table(&cluster[1]).await["live"].as_u64().context("a count of records")?;
+        cluster[1].kill();
+        cluster[1].wipe();
+    }
+    session.say(&format!("large: restarts {restarts:.2?} s, joins {joins:.2?} s"));
     session.results.large = Some(Large {
         records,
         value_bytes: VALUE_BYTES,
@@ -65,8 +72,8 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
         memory_bytes_per_record: memory,
         memory_bytes_per_record_beyond_key_and_value: memory - (key_bytes + VALUE_BYTES) as f64,
         memory_bytes_per_record_after_restart: per_record(restarted_bytes),
-        restart_ready_seconds,
-        empty_node_ready_seconds,
+        restart_ready_seconds: median(restarts).context("a restart")?,
+        empty_node_ready_seconds: median(joins).context("a join")?,
         empty_node_records: joined,
         tombstones,
         memory_bytes_per_tombstone,

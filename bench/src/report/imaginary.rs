@@ -1,7 +1,7 @@
 //! Figures of an imaginary run, for tests of the page.
 
 use crate::figures::{
-    Cell, CellPart, Expiry, Frames, Growth, Large, Measured, Percentiles, Results, Rewritten,
+    Cell, CellPart, Expiry, ExpiryTurn, Frames, Growth, Large, Measured, Percentiles, Results, Rewritten,
 };
 use crate::system::System;
 use crate::workload::{Operation, Shape};
@@ -66,17 +66,15 @@ pub(crate) fn results() -> Results {
         results.growth.push(Growth { records, servers_cpu_us: 30.0, per_second: 30_000.0, cpu_beside_small });
     }
     results.large = Some(large());
-    results.expiry = Some(Expiry {
-        records: 1_000_000,
-        reads_per_second: 5_000,
+    let turns = [60.0, 70.0, 400.0].map(|expiring_us| ExpiryTurn {
         quiet: percentiles(50.0),
-        expiring: percentiles(60.0),
+        expiring: percentiles(expiring_us),
         dropping: percentiles(70.0),
         gone_seconds: 1.0,
         failed: 0,
         read_after_deadline: 0,
-        turns: vec![1.1, 1.2, 1.3],
     });
+    results.expiry = Some(Expiry { records: 1_000_000, reads_per_second: 5_000, turns: turns.into() });
     results
 }
 

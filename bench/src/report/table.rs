@@ -1,7 +1,8 @@
 //! Tables in Markdown. A table without rows is no text at all.
 
 use super::Group;
-use crate::figures::{CellPart, Percentiles, Results};
+use crate::figures::{CellPart, ExpiryTurn, Percentiles, Results};
+use crate::parts::median;
 use crate::system::System;
 use crate::workload::Operation;
 
@@ -253,27 +254,29 @@ pub(super) fn large(results: &Results) -> String {
 
 pub(super) fn expiry(results: &Results) -> String {
     let Some(expiry) = &results.expiry else { return String::new() };
-    let row = |when: &str, latency: Percentiles| {
-        let figures = [latency.p50_us, latency.p99_us, latency.p999_us, latency.max_us].map(ms);
-        [vec![when.to_owned()], figures.to_vec()].concat()
+    let rows = |(number, turn): (usize, &ExpiryTurn)| {
+        let row = |when: &str, reads: &Percentiles| {
+            let figures = [reads.p50_us, reads.p99_us, reads.p999_us, reads.max_us].map(ms);
+            let beside = turn.beside_quiet(reads).map(|ratio| format!("{ratio:.2}"));
+            let beside = beside.unwrap_or_default();
+            [vec![(number + 1).to_string(), when.to_owned()], figures.to_vec(), vec![beside]].concat()
+        };
+        [
+            row("before", &turn.quiet),
+            row("from the deadline on, until none of them is counted", &turn.expiring),
+            row("a minute later, while they are dropped", &turn.dropping),
+        ]
     };
-    let rows = vec![
-        row("before", expiry.quiet),
-        row("from the deadline on, until none of them is counted", expiry.expiring),
-        row("a minute later, while they are dropped", expiry.dropping),
-    ];
-    let latencies = table(&["reads", "p50", "p99", "p99.9", "longest"], rows);
-    let turns: Vec<String> = expiry.turns.iter().map(|ratio| format!("{ratio:.2}")).collect();
+    let rows = expiry.turns.iter().enumerate().flat_map(rows).collect();
+    let latencies = table(&["turn", "reads", "p50", "p99", "p99.9", "longest", "p99 beside before"], rows);
+    let gone_seconds = median(expiry.turns.iter().map(|turn| turn.gone_seconds)).unwrap_or(0.0);
     format!(
-        "{latencies}\n{} records, {} reads a second. {:.1} s after the deadline the node counted none of them any more; of 1,000 that \
-         were read after it {} were found. Of the reads above {} failed. Of all turns, the p99 from the deadline on beside that before: {}; the one \
-         in the middle is shown.\n",
+        "{latencies}\n{} records, {} reads a second. {gone_seconds:.1} s after the deadline (the median) the node counted none of \
+         them any more; of 1,000 that were read after it {} were found. Of the reads above {} failed.\n",
         thousands(expiry.records),
         thousands(expiry.reads_per_second.into()),
-        expiry.gone_seconds,
-        expiry.read_after_deadline,
-        expiry.failed,
-        turns.join(", ")
+        expiry.turns.iter().map(|turn| turn.read_after_deadline).sum::<u64>(),
+        expiry.turns.iter().map(|turn| turn.failed).sum::<u64>(),
     )
 }
 
