@@ -51,7 +51,8 @@ impl LongWork {
 mod tests {
     use super::*;
 
-    const SLICE: Duration = Duration::from_micros(50);
+    /// A third of what is worked between two rests.
+    const SLICE: Duration = Duration::from_micros(25);
 
     /// Works slices one after another until so much time has passed; returns the time at the end and the rests.
     fn work(long_work: &mut LongWork, mut now: Instant, limit: Duration) -> (Instant, Duration) {
