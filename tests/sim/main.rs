@@ -139,8 +139,9 @@ mod tests {
     #[test]
     fn seeds_that_once_failed_pass() {
         // A full volume and a start alone; rows of a batch sent alone in repairs: late, beyond a gap, beyond two,
-        // one that no vector ever covers; draining nodes that could not be told; a living member retired for a dead one.
-        for seed in [221, 287, 1_111, 4_576, 12_688, 21_179, 39_419, 49_625] {
+        // one that no vector ever covers; draining nodes that could not be told; a living member retired for a dead one; a
+        // rewrite without a deadline on a node that had just started.
+        for seed in [221, 287, 1_111, 4_576, 12_688, 21_179, 39_419, 49_625, 717_564] {
             assert!(run(seed, None).is_ok(), "seed {seed}: {:?}", run(seed, None).err());
         }
     }

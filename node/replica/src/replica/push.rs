@@ -1,4 +1,4 @@
-//! Writes of peers: merged, acknowledged, and asked for whole when a touch overtook its put.
+//! Writes of peers: merged, acknowledged, and asked for whole when a part of a record overtook the rest of it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::membership::Member;
 use crate::message::Message;
 use crate::record::{Record, Row, Write};
 
-/// A pushed write with a touch that met no value: the put is most likely on its way.
+/// A pushed write with a part of a record that met nothing of it: the rest is most likely on its way.
 #[derive(Debug)]
 pub(super) struct Deferred {
     from: NodeId,
@@ -102,9 +102,19 @@ impl Replica {
         }
     }
 
+    /// Whether a row is a part of a record whose other part is not held: a touch without the value that it keeps, or a value
+    /// without the touch that says how long it lives (a rewrite that left the deadline alone). Merged by itself the latter
+    /// would have no deadline, and the sweep take it for long expired.
     fn needs_record(&self, row: &Row) -> bool {
-        let is_bare_touch = row.record.value.is_none() && row.record.touch.is_some();
-        is_bare_touch && self.outline(row).is_none_or(|held| held.value.is_none())
+        let Record { value, touch } = &row.record;
+        let is_final = |held: &Record<_>| row.kind == TableKind::Session && held.is_deleted();
+        match (value, touch) {
+            (None, Some(_)) => self.outline(row).is_none_or(|held| held.value.is_none()),
+            (Some(value), None) if !value.is_deleted() => {
+                self.outline(row).is_none_or(|held| held.touch.is_none() && !is_final(&held))
+            }
+            _ => false,
+        }
     }
 
     fn outline(&self, row: &Row) -> Option<Record<crate::table::Stored>> {

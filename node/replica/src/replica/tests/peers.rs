@@ -145,6 +145,41 @@ fn a_touch_that_overtook_its_put_is_claimed_only_with_the_record() {
 }
 
 #[test]
+fn a_rewrite_that_left_the_deadline_alone_is_claimed_only_with_the_record() {
+    let (mut a, mut b) = (Bench::sessions(), Bench::new(2, vec![TableConfig::new(name("t"))], true));
+    for bench in [&mut a, &mut b] {
+        // What the sweep has passed is not kept.
+        bench.pass(30_000);
+    }
+    a.meet(&b.replica);
+    b.meet(&a.replica);
+    a.one_if_local("a", put_for(MINUTE_MS));
+    a.one_if_local("a", touch(MINUTE_MS, false));
+    let rewrite = Action::Put { value: Value::new("", b"new"), ttl_ms: Some(MINUTE_MS), max_age_ms: None };
+    a.one_if_local("a", rewrite);
+    a.pass(50);
+    let writes = a.pushed();
+    let late = writes.last().expect("three writes").clone();
+    assert!(late.rows[0].record.touch.is_none(), "the deadline stays as it is");
+    b.ms = a.ms;
+    b.hear(&a.replica, Message::Push { writes: vec![late.clone()] });
+    assert!(!b.replica.applied.covers(late.dot), "how long it lives is not known");
+    b.pass(150);
+    let asked = |effect: &Effect| matches!(effect, Effect::Send { message: Message::NeedRecords { .. }, .. });
+    assert!(b.seen.iter().any(asked));
+    a.hear(&b.replica, Message::NeedRecords { dot: late.dot });
+    let whole = a.pushed().last().expect("an answer").clone();
+    b.hear(&a.replica, Message::Push { writes: vec![whole] });
+    assert!(b.replica.applied.covers(late.dot));
+    let Lookup::Found(found) = b.read("a") else { panic!("lost") };
+    assert_eq!((found.bytes(), b.deadline_ms("a")), (&b"new"[..], a.deadline_ms("a")));
+    // Older ones change nothing.
+    b.hear(&a.replica, Message::Push { writes: writes[..2].to_vec() });
+    let Lookup::Found(found) = b.read("a") else { panic!("lost") };
+    assert_eq!(found.bytes(), b"new");
+}
+
+#[test]
 fn a_version_ahead_of_the_clock_is_refused_but_a_session_tombstone_is_not() {
     let (mut a, mut b) = (Bench::sessions(), Bench::new(2, vec![TableConfig::new(name("t"))], true));
     b.meet(&a.replica);
