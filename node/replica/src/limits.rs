@@ -109,6 +109,10 @@ pub const SKEW_REPORTED_MS: u64 = 250;
 /// A member that could not commit for this long leaves the durable count until it can.
 pub const COMMIT_STALLED_MS: u64 = 1_000;
 
+/// A commit that takes this long is not waited for with the news of what is in memory: the file of a node that was just
+/// brought a million records has seconds of work.
+pub const COMMIT_SLOW_MS: u64 = 20;
+
 /// Pause before a full volume is tried again.
 pub const FULL_VOLUME_RETRY_MS: u64 = 1_000;
 

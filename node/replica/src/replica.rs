@@ -419,8 +419,12 @@ impl Replica {
 
     /// Whether the storage has answered nothing for so long that this node leaves the durable count.
     pub fn is_commit_stalled(&self) -> bool {
-        let waits_ms = self.persist_waits_since_boot_ms.map_or(0, |since| self.boot_ms.saturating_sub(since));
-        waits_ms >= limits::COMMIT_STALLED_MS
+        self.persist_waits_ms() >= limits::COMMIT_STALLED_MS
+    }
+
+    /// For how long the storage has owed an answer.
+    fn persist_waits_ms(&self) -> u64 {
+        self.persist_waits_since_boot_ms.map_or(0, |since| self.boot_ms.saturating_sub(since))
     }
 
     fn is_read_only(&self) -> bool {

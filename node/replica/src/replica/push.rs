@@ -7,7 +7,7 @@ use mneme_api::TableKind;
 use super::Replica;
 use crate::effect::{Acks, Effect, Notice};
 use crate::id::{Dot, NodeId, Origin};
-use crate::limits::{RECENT_BYTES_MAX, VERSION_AHEAD_MS_MAX};
+use crate::limits::{COMMIT_SLOW_MS, RECENT_BYTES_MAX, VERSION_AHEAD_MS_MAX};
 use crate::membership::Member;
 use crate::message::Message;
 use crate::record::{Record, Row, Write};
@@ -40,7 +40,8 @@ impl Replica {
             }
         }
         self.retry_deferred(false);
-        if self.unpersisted.back().is_some_and(|(number, _)| *number > self.awaited_number) {
+        let is_slow = self.persist_waits_ms() >= COMMIT_SLOW_MS;
+        if self.unpersisted.back().is_some_and(|(number, _)| is_slow || *number > self.awaited_number) {
             // Its commit may be a while: that it is in memory is waited for all the same.
             self.send_acks();
         }

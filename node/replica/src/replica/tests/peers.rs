@@ -428,3 +428,18 @@ fn a_stop_that_takes_long_is_not_remembered_as_having_been_alone() {
     bench.pass(2_000);
     assert_eq!(bench.replica.meta.last_live, lived);
 }
+
+#[test]
+fn what_is_in_memory_is_told_at_once_while_the_disk_takes_long() {
+    let mut circle = Circle::new(&[0, 0, 0]);
+    circle.meet();
+    circle.pass(600);
+    // The third follows the second, so its disk is waited for.
+    circle.0[2].disk_works = false;
+    circle.put(1, "a");
+    circle.pass(50);
+    let begun_ms = circle.0[1].ms;
+    let Outcome::Done { acks, .. } = circle.put(1, "b") else { panic!("not acknowledged") };
+    assert_eq!((acks.applied, acks.durable), (3, 2));
+    assert_eq!(circle.0[1].ms, begun_ms, "it did not wait for a tick");
+}
