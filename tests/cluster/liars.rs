@@ -338,6 +338,7 @@ async fn what_cannot_be_true_is_refused_counted_and_changes_nothing() {
         (
             "an answer nobody asked for",
             vec![Message::ExchangeReply {
+                is_counted: true,
                 nonce: 1,
                 vector: vector(&[(theirs, u64::MAX)], now_ms),
                 live: Vec::new(),

@@ -133,8 +133,8 @@ impl Fault {
                 }
                 Message::Heartbeat(heartbeat)
             }
-            (Self::ExchangeTellsNothing, Message::ExchangeReply { nonce, live, .. }) => {
-                Message::ExchangeReply { nonce, vector: VersionVector::default(), live }
+            (Self::ExchangeTellsNothing, Message::ExchangeReply { nonce, is_counted, live, .. }) => {
+                Message::ExchangeReply { nonce, is_counted, vector: VersionVector::default(), live }
             }
             (Self::DeltaRowsLost, Message::DeltaPage { delta, page, vector, .. }) => {
                 Message::DeltaPage { delta, page, rows: Vec::new(), vector }

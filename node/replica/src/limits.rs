@@ -38,6 +38,9 @@ pub const DELTA_STALL_MS: u64 = 5_000;
 /// A delta of which not even the first, empty page came for this long was not heard: it is asked again.
 pub const DELTA_UNHEARD_MS: u64 = 1_000;
 
+/// A delta that takes longer than this may come over a slow line: the next member is asked as well.
+pub const DELTA_ALONE_MS: u64 = 10_000;
+
 /// Deltas a node gives at once; each holds a list of key hashes.
 pub const DELTA_DONATIONS_MAX: usize = 16;
 
@@ -66,6 +69,9 @@ pub const OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of own writes that are kept at hand for a peer that needs their records; older ones come by delta.
 pub const RECENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Bytes of pushed writes that wait for the rest of their records; what more come are left to a delta.
+pub const DEFERRED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of writes in one push message.
 pub const PUSH_BYTES_MAX: usize = 512 * 1024;

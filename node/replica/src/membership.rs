@@ -20,14 +20,23 @@ pub(crate) enum Exchange {
     /// Contact was lost, or never was: to be asked when it returns.
     #[default]
     Needed,
-    /// Asked, once or more often, with these numbers at these times; the member counts on us from the moment it hears
-    /// one. Whichever it answers within the time that makes a suspect will do: its answers may take longer than the
-    /// pause after which it is asked again.
+    /// Asked, once or more often, with these numbers at these times. Whichever it answers within the time that makes a
+    /// suspect will do: its answers may take longer than the pause after which it is asked again.
     Asked(Vec<(u64, u64)>),
-    /// Answered: everything in this vector must be held first.
+    /// Answered, and not counted on yet, because too much was missing for writes to wait: when everything in this vector
+    /// is held it is asked again.
+    Approach(VersionVector),
+    /// Answered, and counted on: everything in this vector must be held first.
     CatchUp(VersionVector),
     /// Held.
     Done,
+}
+
+impl Exchange {
+    /// Whether the member's writes wait for us, as far as it has said.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(self, Self::CatchUp(_) | Self::Done)
+    }
 }
 
 /// Up to when a member holds everything: under writes that never pause it always lacks the last few, and the number of
@@ -102,6 +111,10 @@ pub(crate) struct Member {
     /// Its last delta had rows that were refused.
     pub(crate) is_delta_refused: bool,
     pub(crate) exchange: Exchange,
+    /// How many of its answers were caught up with since contact returned, without being counted on.
+    pub(crate) approaches: u32,
+    /// Sequence of this origin after which every write was pushed to it and none was lost here.
+    pub(crate) pushed_from: u64,
     pub(crate) is_commit_stalled: bool,
     /// It refuses our writes: our clock is ahead of its. Since when.
     pub(crate) refuses_clock_boot_ms: Option<u64>,
@@ -217,6 +230,7 @@ impl Member {
         self.is_counted = false;
         self.is_ready = false;
         self.exchange = Exchange::Needed;
+        self.approaches = 0;
         self.held = Held::default();
         self.down_since_boot_ms.get_or_insert(boot_ms);
         self.drop_outbox();

@@ -190,15 +190,21 @@ pub enum Message {
     },
     /// Regular sign of life.
     Heartbeat(Box<Heartbeat>),
-    /// "Count on me again, then tell me what you hold."
+    /// "Count on me again if what I lack is under way, and tell me what you hold."
     Exchange {
         /// Number of the exchange, echoed.
         nonce: u64,
+        /// What the sender holds.
+        vector: VersionVector,
+        /// How many answers it has caught up with since contact returned, without being counted on.
+        approaches: u32,
     },
-    /// The sender counts on the receiver from now on, and held this at that moment.
+    /// What the sender held when it was asked.
     ExchangeReply {
         /// Number of the exchange.
         nonce: u64,
+        /// The sender's writes wait for the receiver from that moment on.
+        is_counted: bool,
         /// What the sender held.
         vector: VersionVector,
         /// Members that the sender calls live: the asker has to catch up with them too.

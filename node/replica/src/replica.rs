@@ -71,6 +71,7 @@ pub struct Replica {
     recent: VecDeque<Arc<Write>>,
     recent_bytes: usize,
     deferred: Vec<Deferred>,
+    deferred_bytes: usize,
     deltas: BTreeMap<u64, Delta>,
     donations: BTreeMap<(NodeId, u64), Donation>,
     last_number: u64,
@@ -174,6 +175,7 @@ impl Recovery {
             recent: VecDeque::new(),
             recent_bytes: 0,
             deferred: Vec::new(),
+            deferred_bytes: 0,
             deltas: BTreeMap::new(),
             donations: BTreeMap::new(),
             last_number: 0,
@@ -287,8 +289,12 @@ impl Replica {
             }
             Message::NeedRecords { dot } => self.send_records(peer, dot),
             Message::Heartbeat(heartbeat) => self.heartbeat(peer, *heartbeat),
-            Message::Exchange { nonce } => self.exchange(peer, nonce),
-            Message::ExchangeReply { nonce, vector, live } => self.exchanged(peer, nonce, vector, &live),
+            Message::Exchange { nonce, vector, approaches } => {
+                self.exchange(peer, nonce, &vector, approaches)
+            }
+            Message::ExchangeReply { nonce, is_counted, vector, live } => {
+                self.exchanged(peer, nonce, is_counted, vector, &live);
+            }
             Message::DeltaRequest { delta, vector } => self.give_delta(peer, delta, &vector),
             Message::DeltaPage { delta, page, rows, vector } => {
                 self.take_page(peer, delta, page, rows, vector)
@@ -318,14 +324,14 @@ impl Replica {
                 *origin == mine && (*applied).max(*durable) > written
             }
             Message::Heartbeat(heartbeat) => claims(&heartbeat.applied) || claims(&heartbeat.durable),
-            Message::ExchangeReply { vector, .. }
+            Message::Exchange { vector, .. }
+            | Message::ExchangeReply { vector, .. }
             | Message::DeltaRequest { vector, .. }
             | Message::Digest { vector, .. }
             | Message::Bucket { vector, .. } => claims(vector),
             Message::DeltaPage { vector, .. } => vector.as_ref().is_some_and(claims),
             Message::Push { .. }
             | Message::NeedRecords { .. }
-            | Message::Exchange { .. }
             | Message::DeltaNext { .. }
             | Message::DeltaRefused { .. }
             | Message::Repair { .. }
@@ -515,6 +521,7 @@ impl Replica {
         let Some(member) = self.members.get_mut(&peer) else { return };
         if lane == Lane::Push {
             member.drop_outbox();
+            member.pushed_from = self.sequence;
         }
         if lane == Lane::Bulk {
             self.donations.retain(|(to, _), _| *to != peer);

@@ -36,6 +36,11 @@ impl VersionVector {
         })
     }
 
+    /// Whether a claim of this write would cover it: beyond a second gap it has no place.
+    pub(crate) fn has_place_for(&self, dot: Dot) -> bool {
+        self.entries.get(&dot.origin).is_none_or(|entry| entry.has_place_for(dot.sequence))
+    }
+
     /// Highest sequence of `origin` up to which all are held.
     pub fn contiguous(&self, origin: Origin) -> u64 {
         self.entries.get(&origin).map_or(0, |entry| entry.contiguous)
@@ -142,6 +147,13 @@ impl VersionVector {
 }
 
 impl Entry {
+    fn has_place_for(&self, sequence: u64) -> bool {
+        let is_beside = |(first, last): (u64, u64)| {
+            (first.saturating_sub(1)..=last.saturating_add(1)).contains(&sequence)
+        };
+        sequence <= self.contiguous.saturating_add(1) || self.beyond.is_none_or(is_beside)
+    }
+
     fn close_gap(&mut self) {
         if let Some((first, last)) = self.beyond
             && first <= self.contiguous.saturating_add(1)
@@ -220,7 +232,9 @@ mod tests {
         fn covered_is_claimed(sequences in prop::collection::vec(1u64..20, 0..40)) {
             let mut vector = VersionVector::default();
             for sequence in &sequences {
-                vector.claim(dot(*sequence), 1);
+                let has_place = vector.has_place_for(dot(*sequence));
+                prop_assert_eq!(vector.claim(dot(*sequence), 1), has_place);
+                prop_assert_eq!(vector.covers(dot(*sequence)), has_place);
             }
             for sequence in 1..20 {
                 prop_assert!(!vector.covers(dot(sequence)) || sequences.contains(&sequence));

@@ -70,6 +70,7 @@ fn items(message: &Message) -> usize {
             let vectors = heartbeat.applied.len() + heartbeat.durable.len();
             vectors + heartbeat.members.len() + heartbeat.tables.len()
         }
+        Message::Exchange { vector, .. } => vector.len(),
         Message::ExchangeReply { vector, live, .. } => vector.len() + live.len(),
         Message::DeltaRequest { vector, .. } => vector.len(),
         Message::DeltaPage { rows, vector, .. } => {
@@ -82,7 +83,6 @@ fn items(message: &Message) -> usize {
         Message::Repair { rows, wanted, .. } => rows.len() + wanted.len(),
         Message::Ack { .. }
         | Message::NeedRecords { .. }
-        | Message::Exchange { .. }
         | Message::DeltaNext { .. }
         | Message::DeltaRefused { .. }
         | Message::Goodbye => 0,

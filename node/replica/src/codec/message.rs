@@ -44,9 +44,9 @@ pub fn decode_message(bytes: &[u8]) -> Result<Message> {
 /// Items in the array of a message, its tag included.
 fn fields(tag: u8) -> Option<u64> {
     Some(match tag {
-        0 | 2 | 3 | 4 | 8 => 2,
-        1 | 9 | 13 => 5,
-        5 | 11 => 4,
+        0 | 2 | 3 | 8 => 2,
+        1 | 5 | 9 | 13 => 5,
+        4 | 11 => 4,
         6 | 7 => 3,
         10 => 6,
         12 => 1,
@@ -74,9 +74,13 @@ fn put_message(output: &mut Output<'_>, message: &Message) {
         }
         Message::NeedRecords { dot } => put_dot(begin(output, 2), *dot),
         Message::Heartbeat(heartbeat) => put_heartbeat(begin(output, 3), heartbeat),
-        Message::Exchange { nonce } => infallible(begin(output, 4).u64(*nonce)),
-        Message::ExchangeReply { nonce, vector, live } => {
-            infallible(begin(output, 5).u64(*nonce));
+        Message::Exchange { nonce, vector, approaches } => {
+            infallible(begin(output, 4).u64(*nonce));
+            put_vector(output, vector);
+            infallible(output.u32(*approaches));
+        }
+        Message::ExchangeReply { nonce, is_counted, vector, live } => {
+            infallible(begin(output, 5).u64(*nonce).and_then(|output| output.bool(*is_counted)));
             put_vector(output, vector);
             infallible(output.array(live.len() as u64));
             live.iter().for_each(|node| infallible(output.u64(node.number())));
@@ -137,9 +141,10 @@ fn message(tag: u8, input: &mut Decoder<'_>) -> Result<Message> {
         },
         2 => Message::NeedRecords { dot: dot(input)? },
         3 => Message::Heartbeat(Box::new(heartbeat(input)?)),
-        4 => Message::Exchange { nonce: input.u64()? },
+        4 => Message::Exchange { nonce: input.u64()?, vector: vector(input)?, approaches: input.u32()? },
         5 => Message::ExchangeReply {
             nonce: input.u64()?,
+            is_counted: input.bool()?,
             vector: vector(input)?,
             live: list(input, |input| Ok(NodeId::new(input.u64()?)))?,
         },

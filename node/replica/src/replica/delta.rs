@@ -9,8 +9,9 @@ use super::Replica;
 use crate::effect::{Effect, Notice, PersistItem};
 use crate::id::{Dot, KeyHash, NodeId};
 use crate::limits::{
-    DELTA_DONATIONS_MAX, DELTA_LAST_PAGE_BYTES, DELTA_PAGE_BYTES, DELTA_RETRY_MS, DELTA_SERVED_BYTES_MAX,
-    DELTA_STALL_MS, DELTA_UNHEARD_MS, DELTA_WRITTEN_MAX, HEARTBEAT_MS, LISTED_ROWS, VERSION_AHEAD_MS_MAX,
+    DELTA_ALONE_MS, DELTA_DONATIONS_MAX, DELTA_LAST_PAGE_BYTES, DELTA_PAGE_BYTES, DELTA_RETRY_MS,
+    DELTA_SERVED_BYTES_MAX, DELTA_STALL_MS, DELTA_UNHEARD_MS, DELTA_WRITTEN_MAX, HEARTBEAT_MS, LISTED_ROWS,
+    VERSION_AHEAD_MS_MAX,
 };
 use crate::message::Message;
 use crate::record::{Row, row_bytes};
@@ -30,6 +31,7 @@ pub(super) struct Delta {
     refused_ahead_ms: u64,
     /// Everything was asked for, whatever the vector covers.
     is_of_everything: bool,
+    asked_boot_ms: u64,
     progress_boot_ms: u64,
 }
 
@@ -81,12 +83,19 @@ impl Replica {
             refused: BTreeSet::new(),
             refused_ahead_ms: 0,
             is_of_everything,
+            asked_boot_ms: self.boot_ms,
             progress_boot_ms: self.boot_ms,
         };
         self.deltas.insert(number, delta);
         self.counters.deltas_asked += 1;
         let vector = if is_of_everything { VersionVector::default() } else { self.applied.certain() };
         self.send(donor, Message::DeltaRequest { delta: number, vector });
+    }
+
+    /// Whether a delta is under way that may bring what is missing soon.
+    pub(super) fn is_being_brought(&self) -> bool {
+        let is_soon = |delta: &Delta| self.boot_ms.saturating_sub(delta.asked_boot_ms) < DELTA_ALONE_MS;
+        self.deltas.values().any(is_soon)
     }
 
     pub(super) fn give_delta(&mut self, peer: NodeId, delta: u64, vector: &VersionVector) {

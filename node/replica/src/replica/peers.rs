@@ -16,6 +16,10 @@ use crate::version_vector::VersionVector;
 /// Processes whose starts are no further apart are of one age: how long a greeting takes is in it.
 const SAME_AGE_MS: i64 = 250;
 
+/// Answers with which a member catches up before it is counted on in any case: whose queue overflows all the time would
+/// never be, and it is the waiting of the writers that ends that.
+const APPROACHES_MAX: u32 = 4;
+
 /// What others say of this node's clock.
 #[derive(Clone, Copy, Default)]
 struct ClockVotes {
@@ -149,6 +153,9 @@ impl Replica {
         let member = self.members.entry(node).or_default();
         let was_in_contact = member.is_in_contact && member.origin == Some(hello.origin);
         member.greet(hello, boot_ms);
+        if !was_in_contact {
+            member.pushed_from = self.sequence;
+        }
         if member.address.is_empty() {
             member.address = dialled.unwrap_or_default();
         }
@@ -237,43 +244,64 @@ impl Replica {
         if !member.is_in_contact {
             member.is_in_contact = true;
             member.down_since_boot_ms = None;
+            member.pushed_from = self.sequence;
             self.notice(Notice::PeerLive { peer });
             self.ask_exchange(peer);
         }
     }
 
-    /// "Count on me again, then tell me what you hold."
+    /// Begins an exchange: contact was lost, on this side or the other.
     pub(super) fn ask_exchange(&mut self, peer: NodeId) {
-        let nonce = self.next_number();
-        let boot_ms = self.boot_ms;
         if let Some(member) = self.members.get_mut(&peer) {
-            let mut asked = match std::mem::take(&mut member.exchange) {
-                Exchange::Asked(asked) => asked,
-                Exchange::Needed | Exchange::CatchUp(_) | Exchange::Done => Vec::new(),
-            };
-            asked.retain(|(_, since)| boot_ms.saturating_sub(*since) <= SUSPECT_AFTER_MS);
-            asked.push((nonce, boot_ms));
-            member.exchange = Exchange::Asked(asked);
-            self.send(peer, Message::Exchange { nonce });
+            member.approaches = 0;
+            self.ask_exchange_again(peer);
         }
     }
 
-    pub(super) fn exchange(&mut self, peer: NodeId, nonce: u64) {
-        let sequence = self.sequence;
+    /// Goes on with an exchange.
+    pub(super) fn ask_exchange_again(&mut self, peer: NodeId) {
+        let nonce = self.next_number();
+        let boot_ms = self.boot_ms;
         let Some(member) = self.members.get_mut(&peer) else { return };
+        let mut asked = match std::mem::take(&mut member.exchange) {
+            Exchange::Asked(asked) => asked,
+            Exchange::Needed | Exchange::Approach(_) | Exchange::CatchUp(_) | Exchange::Done => Vec::new(),
+        };
+        asked.retain(|(_, since)| boot_ms.saturating_sub(*since) <= SUSPECT_AFTER_MS);
+        asked.push((nonce, boot_ms));
+        member.exchange = Exchange::Asked(asked);
+        let (vector, approaches) = (self.applied.certain(), member.approaches);
+        self.send(peer, Message::Exchange { nonce, vector, approaches });
+    }
+
+    /// Answers an exchange, and counts on who asks unless what it lacks is not under way: its writes here would wait for a
+    /// delta, and every member stand still while one of them is brought a million records.
+    pub(super) fn exchange(&mut self, peer: NodeId, nonce: u64, theirs: &VersionVector, approaches: u32) {
+        let vector = self.applied.certain();
+        let sequence = self.sequence;
+        let held = theirs.contiguous(self.settings.origin);
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        let lacks_little = approaches > 0 && held >= member.pushed_from || theirs.dominates(&vector);
         // Counted first: from here on nothing is acknowledged without it, and what was
         // acknowledged before is in the vector that it gets.
-        if !member.is_counted {
+        if !member.is_counted && (lacks_little || approaches >= APPROACHES_MAX) {
             member.is_counted = true;
             member.counted_from = sequence;
         }
+        let is_counted = member.is_counted;
         let mut live = self.peers_in_contact();
         live.retain(|node| *node != peer);
-        let vector = self.applied.certain();
-        self.send(peer, Message::ExchangeReply { nonce, vector, live });
+        self.send(peer, Message::ExchangeReply { nonce, is_counted, vector, live });
     }
 
-    pub(super) fn exchanged(&mut self, peer: NodeId, nonce: u64, vector: VersionVector, live: &[NodeId]) {
+    pub(super) fn exchanged(
+        &mut self,
+        peer: NodeId,
+        nonce: u64,
+        is_counted: bool,
+        vector: VersionVector,
+        live: &[NodeId],
+    ) {
         let boot_ms = self.boot_ms;
         let Some(member) = self.members.get_mut(&peer) else { return };
         let is_timely = |(asked, since): &(u64, u64)| {
@@ -283,7 +311,7 @@ impl Replica {
             // An answer that took a second may be of a member that has gone on without us since.
             return;
         }
-        member.exchange = Exchange::CatchUp(vector);
+        member.exchange = if is_counted { Exchange::CatchUp(vector) } else { Exchange::Approach(vector) };
         for node in live {
             if let Some(other) = self.members.get_mut(node) {
                 other.called_live_by.insert(peer);
@@ -292,14 +320,17 @@ impl Replica {
         self.catch_up_exchanges();
     }
 
-    /// Completes the exchanges whose vectors are held; asks for a delta where one is not.
+    /// Goes on with the exchanges whose vectors are held; asks for a delta where nothing else brings what is missing.
     pub(super) fn catch_up_exchanges(&mut self) {
-        let mut lacking = Vec::new();
-        let mut held = Vec::new();
+        let (mut near, mut far, mut held) = (Vec::new(), Vec::new(), Vec::new());
         for (peer, member) in &self.members {
-            if let Exchange::CatchUp(vector) = &member.exchange {
-                let is_held = !self.lacks_from.contains(peer) && self.applied.dominates(vector);
-                if is_held { held.push(*peer) } else { lacking.push(*peer) }
+            let is_held = |vector| !self.lacks_from.contains(peer) && self.applied.dominates(vector);
+            match &member.exchange {
+                // What is refused here does not come: writes wait for this node although it lacks that.
+                Exchange::Approach(vector) if is_held(vector) || member.is_delta_refused => near.push(*peer),
+                Exchange::Approach(_) => far.push(*peer),
+                Exchange::CatchUp(vector) if is_held(vector) => held.push(*peer),
+                Exchange::Needed | Exchange::Asked(_) | Exchange::CatchUp(_) | Exchange::Done => {}
             }
         }
         for peer in held {
@@ -308,8 +339,17 @@ impl Replica {
                 member.is_right = false;
             }
         }
-        for peer in lacking {
-            self.ask_delta(peer);
+        for peer in near {
+            if let Some(member) = self.members.get_mut(&peer) {
+                member.approaches += 1;
+                self.ask_exchange_again(peer);
+            }
+        }
+        // Most of what one brings the others would bring again.
+        for peer in far {
+            if !self.is_being_brought() {
+                self.ask_delta(peer);
+            }
         }
     }
 
@@ -469,7 +509,7 @@ impl Replica {
         match &member.exchange {
             Exchange::Done => true,
             Exchange::CatchUp(_) => member.is_delta_refused && !member.is_right && !self.is_clock_slow(),
-            Exchange::Needed | Exchange::Asked(_) => false,
+            Exchange::Needed | Exchange::Asked(_) | Exchange::Approach(_) => false,
         }
     }
 

@@ -7,21 +7,22 @@ use mneme_api::TableKind;
 use super::Replica;
 use crate::effect::{Acks, Effect, Notice};
 use crate::id::{Dot, NodeId, Origin};
-use crate::limits::{COMMIT_SLOW_MS, RECENT_BYTES_MAX, VERSION_AHEAD_MS_MAX};
+use crate::limits::{COMMIT_SLOW_MS, DEFERRED_BYTES_MAX, RECENT_BYTES_MAX, VERSION_AHEAD_MS_MAX};
 use crate::membership::Member;
 use crate::message::Message;
 use crate::record::{Record, Row, Write};
 
-/// A pushed write with a part of a record that met nothing of it: the rest is most likely on its way.
+/// A pushed write that cannot be claimed yet: what is missing is most likely on its way. It has a part of a record that met
+/// nothing of the rest, or comes after two gaps.
 #[derive(Debug)]
 pub(super) struct Deferred {
     from: NodeId,
     write: Arc<Write>,
-    /// Ticks it has waited; then its records are asked for.
+    /// Ticks it has waited; then its records are asked for, or it is merged without a claim.
     ticks: u32,
 }
 
-/// Ticks that a touch waits for its put before the records are asked for.
+/// Ticks that a touch waits for its put before the records are asked for, and a write for those before it.
 const DEFERRED_TICKS: u32 = 2;
 
 /// Deferred writes at once; more are left to a delta.
@@ -39,7 +40,9 @@ impl Replica {
                 self.pushed_write(from.node, write);
             }
         }
-        self.retry_deferred(false);
+        if self.deltas.is_empty() {
+            self.retry_deferred(false);
+        }
         let is_slow = self.persist_waits_ms() >= COMMIT_SLOW_MS;
         if self.unpersisted.back().is_some_and(|(number, _)| is_slow || *number > self.awaited_number) {
             // Its commit may be a while: that it is in memory is waited for all the same.
@@ -71,14 +74,15 @@ impl Replica {
             self.refuse_clock(from);
             return;
         }
-        if write.rows.iter().any(|row| self.needs_record(row)) {
-            if self.deferred.len() < DEFERRED_MAX {
-                self.deferred.push(Deferred { from, write, ticks: 0 });
-            }
-            return;
+        let is_whole = !self.needs_records(&write);
+        let has_room =
+            self.deferred.len() < DEFERRED_MAX && self.deferred_bytes + write.bytes() <= DEFERRED_BYTES_MAX;
+        if has_room && !(is_whole && self.applied.has_place_for(write.dot)) {
+            self.defer(Deferred { from, write, ticks: 0 });
+        } else if is_whole {
+            self.counters.writes_pushed_here += 1;
+            self.take_in(&write, false);
         }
-        self.counters.writes_pushed_here += 1;
-        self.take_in(&write, false);
     }
 
     /// Whether a row's version is too far ahead of this node's clock to be stored. A session
@@ -103,6 +107,10 @@ impl Replica {
         }
     }
 
+    fn needs_records(&self, write: &Write) -> bool {
+        write.rows.iter().any(|row| self.needs_record(row))
+    }
+
     /// Whether a row is a part of a record whose other part is not held: a touch without the value that it keeps, or a value
     /// without the touch that says how long it lives (a rewrite that left the deadline alone). Merged by itself the latter
     /// would have no deadline, and the sweep take it for long expired.
@@ -122,24 +130,35 @@ impl Replica {
         self.tables.get(&row.table)?.table.outline(row.hash)
     }
 
+    fn defer(&mut self, deferred: Deferred) {
+        self.deferred_bytes += deferred.write.bytes();
+        self.deferred.push(deferred);
+    }
+
     /// Looks at deferred writes again: the put may have come. On a tick, asks for what waited long.
     pub(super) fn retry_deferred(&mut self, is_tick: bool) {
+        self.deferred_bytes = 0;
         for mut deferred in std::mem::take(&mut self.deferred) {
             if self.applied.covers(deferred.write.dot) {
                 continue;
             }
-            if !deferred.write.rows.iter().any(|row| self.needs_record(row)) {
+            let is_whole = !self.needs_records(&deferred.write);
+            if is_whole
+                && (deferred.ticks >= DEFERRED_TICKS || self.applied.has_place_for(deferred.write.dot))
+            {
                 self.counters.writes_pushed_here += 1;
                 self.take_in(&deferred.write, false);
                 continue;
             }
-            deferred.ticks += u32::from(is_tick);
-            if deferred.ticks >= DEFERRED_TICKS {
+            // As long as a member's writes do not wait for this node, a delta is to bring what they need.
+            let is_due = self.members.get(&deferred.from).is_some_and(|member| member.exchange.is_counted());
+            deferred.ticks += u32::from(is_tick && is_due);
+            if !is_whole && deferred.ticks >= DEFERRED_TICKS {
                 self.counters.records_needed += 1;
                 self.send(deferred.from, Message::NeedRecords { dot: deferred.write.dot });
                 // The records come as a push; until then a heartbeat shows the gap, a delta fills it.
             } else {
-                self.deferred.push(deferred);
+                self.defer(deferred);
             }
         }
     }
@@ -284,6 +303,7 @@ impl Replica {
         for peer in peers {
             let Some(member) = self.members.get_mut(&peer) else { continue };
             if member.enqueue(write, bytes) {
+                member.pushed_from = write.dot.sequence;
                 self.counters.outboxes_dropped += 1;
                 self.notice(Notice::OutboxDropped { peer });
             }

@@ -163,13 +163,15 @@ impl Replica {
                     let is_recent = |(_, since): &(u64, u64)| boot_ms.saturating_sub(*since) < HEARTBEAT_MS;
                     member.is_in_contact && !asked.iter().any(is_recent)
                 }
-                Exchange::CatchUp(_) | Exchange::Done => false,
+                Exchange::Approach(_) | Exchange::CatchUp(_) | Exchange::Done => false,
             };
             if is_overdue {
-                self.ask_exchange(peer);
+                self.ask_exchange_again(peer);
+            } else if matches!(member.exchange, Exchange::CatchUp(_)) {
+                // Not at once: most of what it lacks is under way.
+                self.ask_delta(peer);
             }
         }
-        self.catch_up_exchanges();
     }
 
     fn ask_late_deltas(&mut self) {
@@ -181,7 +183,10 @@ impl Replica {
                 member.ahead_since_boot_ms = None;
                 member.is_delta_refused = false;
             }
-            if member.is_in_contact && member.ahead_since_boot_ms.is_some_and(|since| since <= due) {
+            // Whoever is approached is asked in turn.
+            let is_approached = matches!(member.exchange, Exchange::Approach(_));
+            let is_due = member.ahead_since_boot_ms.is_some_and(|since| since <= due);
+            if member.is_in_contact && is_due && !is_approached {
                 peers.push(*peer);
             }
         }
@@ -341,8 +346,9 @@ impl Replica {
         if !self.is_draining || self.is_drained {
             return;
         }
-        let is_handed_over =
-            |member: &Member| !member.is_counted || member.refuses_clock() || member.applied >= self.sequence;
+        let is_handed_over = |member: &Member| {
+            !member.is_in_contact || member.refuses_clock() || member.applied >= self.sequence
+        };
         if self.pending.len() > 0
             || !self.unpersisted.is_empty()
             || !self.members.values().all(is_handed_over)

@@ -150,14 +150,14 @@ impl Bench {
     /// Introduces a peer as a handshake does, and answers its exchange.
     fn meet(&mut self, peer: &Replica) {
         self.tell(Event::Greeted { connection: ConnectionId(1), hello: peer.hello(), dialled: None });
-        self.hear(peer, Message::Exchange { nonce: 1 });
+        self.hear(peer, Message::Exchange { nonce: 1, vector: peer.vector(), approaches: 1 });
         let asked = self.seen.iter().rev().find_map(|effect| match effect {
-            Effect::Send { message: Message::Exchange { nonce }, .. } => Some(*nonce),
+            Effect::Send { message: Message::Exchange { nonce, .. }, .. } => Some(*nonce),
             _ => None,
         });
         let nonce = asked.expect("it asks back");
         let vector = peer.vector();
-        self.hear(peer, Message::ExchangeReply { nonce, vector, live: Vec::new() });
+        self.hear(peer, Message::ExchangeReply { nonce, is_counted: true, vector, live: Vec::new() });
     }
 
     fn hear(&mut self, peer: &Replica, message: Message) {

@@ -142,7 +142,7 @@ fn an_exchange_may_take_longer_than_the_pause_after_which_it_is_repeated() {
     bench.pass(50);
     let nonces = |bench: &Bench| -> Vec<u64> {
         let nonce = |effect: &Effect| match effect {
-            Effect::Send { message: Message::Exchange { nonce }, .. } => Some(*nonce),
+            Effect::Send { message: Message::Exchange { nonce, .. }, .. } => Some(*nonce),
             _ => None,
         };
         bench.seen.iter().filter_map(nonce).collect()
@@ -151,7 +151,10 @@ fn an_exchange_may_take_longer_than_the_pause_after_which_it_is_repeated() {
     bench.pass(600);
     assert!(nonces(&bench).len() > 1, "asked again");
     let vector = VersionVector::default();
-    bench.hear(&peer.replica, Message::ExchangeReply { nonce: first, vector, live: Vec::new() });
+    bench.hear(
+        &peer.replica,
+        Message::ExchangeReply { nonce: first, is_counted: true, vector, live: Vec::new() },
+    );
     assert!(gate.check(1_000 + bench.ms).is_some());
 }
 
@@ -182,4 +185,148 @@ fn what_was_held_beyond_a_gap_when_the_volume_was_full_gets_on_disk() {
     b.hear(&a.replica, Message::Push { writes: writes[1..].to_vec() });
     assert_eq!(b.replica.applied.contiguous(origin), 4);
     assert_eq!(b.replica.durable.contiguous(origin), 4);
+}
+
+/// A replica with a record, and an empty one that has asked it for an exchange and is not counted on.
+fn far_apart() -> (Bench, Bench) {
+    let (mut full, mut empty) = (Bench::sessions(), Bench::new(2, vec![TableConfig::new(name("t"))], true));
+    full.one("old", put_for(MINUTE_MS));
+    let hellos = [&empty, &full].map(|bench| bench.replica.hello());
+    for (bench, hello) in [&mut full, &mut empty].into_iter().zip(hellos) {
+        bench.tell(Event::Greeted { connection: ConnectionId(1), hello, dialled: None });
+    }
+    let asked = last_exchange(&empty);
+    assert!(matches!(asked, Message::Exchange { approaches: 0, .. }));
+    full.hear(&empty.replica, asked);
+    let Message::Exchange { nonce, .. } = last_exchange(&full) else { panic!("it asks back") };
+    let vector = VersionVector::default();
+    full.hear(&empty.replica, Message::ExchangeReply { nonce, is_counted: true, vector, live: Vec::new() });
+    let reply = full.seen.iter().rev().find_map(|effect| match effect {
+        Effect::Send { message: reply @ Message::ExchangeReply { .. }, .. } => Some(reply.clone()),
+        _ => None,
+    });
+    let reply = reply.expect("an answer");
+    assert!(matches!(reply, Message::ExchangeReply { is_counted: false, .. }), "{reply:?}");
+    empty.hear(&full.replica, reply);
+    (full, empty)
+}
+
+fn last_exchange(bench: &Bench) -> Message {
+    let asked = bench.seen.iter().rev().find_map(|effect| match effect {
+        Effect::Send { message: asked @ Message::Exchange { .. }, .. } => Some(asked.clone()),
+        _ => None,
+    });
+    asked.expect("an exchange was asked for")
+}
+
+#[test]
+fn writes_do_not_wait_while_an_empty_member_is_brought_what_there_is() {
+    let (mut full, mut empty) = far_apart();
+    full.one("new", put_for(MINUTE_MS));
+    assert!(!empty.replica.is_ready());
+    full.hear(
+        &empty.replica,
+        Message::DeltaRequest { delta: number_of_delta(&empty), vector: VersionVector::default() },
+    );
+    for page in 0..2 {
+        empty.hear(&full.replica, last_page(&full));
+        full.hear(&empty.replica, Message::DeltaNext { delta: number_of_delta(&empty), page: page + 1 });
+    }
+    assert!(matches!(empty.read("new"), Lookup::Found(_)));
+    // It may still lack a write, so it serves when it is counted on.
+    assert!(!empty.replica.is_ready());
+    let asked = last_exchange(&empty);
+    assert!(matches!(asked, Message::Exchange { approaches: 1, .. }));
+    full.one("newer", put_for(MINUTE_MS));
+    // What is under way to it is not waited for by a delta; what was lost on the way is.
+    let answers = |bench: &Bench| -> Vec<bool> {
+        let is_counted = |effect: &Effect| match effect {
+            Effect::Send { message: Message::ExchangeReply { is_counted, .. }, .. } => Some(*is_counted),
+            _ => None,
+        };
+        bench.seen.iter().filter_map(is_counted).collect()
+    };
+    let peer = empty.replica.settings.origin.node;
+    full.tell(Event::LinkDown { peer, lane: Lane::Push });
+    full.hear(&empty.replica, asked.clone());
+    assert_eq!(answers(&full), [false, false]);
+    let Message::Exchange { nonce, mut vector, approaches } = asked else { unreachable!("matched above") };
+    vector.insert(full.replica.settings.origin, 3, START_MS);
+    full.one("under way", put_for(MINUTE_MS));
+    full.hear(&empty.replica, Message::Exchange { nonce, vector, approaches });
+    assert_eq!(answers(&full), [false, false, true]);
+    let operations = batch(&["newest"], b"v");
+    full.submit(Command::Apply { table: name("t"), operations, is_batch: false }, AckMode::All);
+    assert_eq!(full.replies, [], "it is waited for now");
+}
+
+#[test]
+fn records_are_not_asked_for_one_by_one_while_a_delta_brings_them() {
+    let (mut full, mut empty) = far_apart();
+    full.one("old", touch(30 * MINUTE_MS, true));
+    let touched = full.pushed().pop().expect("a touch");
+    empty.hear(&full.replica, Message::Push { writes: vec![touched.clone()] });
+    let asks = |bench: &Bench| {
+        let is_asked =
+            |effect: &&Effect| matches!(effect, Effect::Send { message: Message::NeedRecords { .. }, .. });
+        bench.seen.iter().filter(is_asked).count()
+    };
+    empty.pass(500);
+    assert_eq!(asks(&empty), 0, "no write waits for it");
+    // It did not run for a while, asks again, and hears that writes do.
+    empty.ms += 1_000;
+    empty.tell(Event::Tick);
+    let Message::Exchange { nonce, .. } = last_exchange(&empty) else { unreachable!("it was asked") };
+    let vector = full.replica.vector();
+    empty.hear(&full.replica, Message::ExchangeReply { nonce, is_counted: true, vector, live: Vec::new() });
+    empty.pass(100);
+    assert_eq!(asks(&empty), 1);
+}
+
+#[test]
+fn a_write_after_two_gaps_is_claimed_when_they_are_closed() {
+    let (mut a, mut b) = (Bench::sessions(), Bench::new(2, vec![TableConfig::new(name("t"))], true));
+    a.meet(&b.replica);
+    b.meet(&a.replica);
+    let peer = b.replica.settings.origin.node;
+    for path in ["1", "2", "3", "4"] {
+        a.one_if_local(path, put(b"v"));
+        a.tell(Event::PushTaken { peer });
+    }
+    let writes = a.pushed();
+    let origin = a.replica.settings.origin;
+    for (write, held) in [(1, 0), (3, 0), (0, 2), (2, 4)] {
+        b.hear(&a.replica, Message::Push { writes: vec![writes[write].clone()] });
+        assert_eq!(b.replica.applied.contiguous(origin), held);
+    }
+    // Nothing closes a gap: what is there is merged all the same.
+    a.one_if_local("5", put(b"v"));
+    for path in ["6", "7", "8"] {
+        a.one_if_local(path, put(b"v"));
+        a.tell(Event::PushTaken { peer });
+    }
+    for write in [5, 7] {
+        b.hear(&a.replica, Message::Push { writes: vec![a.pushed()[write].clone()] });
+    }
+    assert!(!matches!(b.read("8"), Lookup::Found(_)));
+    b.pass(150);
+    assert!(matches!(b.read("8"), Lookup::Found(_)));
+    assert_eq!(b.replica.applied.contiguous(origin), 4);
+}
+
+#[test]
+fn an_empty_member_is_brought_everything_by_one() {
+    let mut circle = Circle::new(&[0, 0]);
+    circle.meet();
+    circle.pass(600);
+    for path in ["a", "b", "c"] {
+        circle.put(0, path);
+    }
+    let mut third = Bench::new(3, vec![TableConfig::new(name("t"))], false);
+    third.pass(circle.0[0].ms - third.ms);
+    circle.0.push(third);
+    circle.meet();
+    circle.pass(1_000);
+    assert!(circle.is_serving(2));
+    assert_eq!(circle.0[2].replica.counters.deltas_asked, 1);
 }
