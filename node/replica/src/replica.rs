@@ -61,6 +61,8 @@ pub struct Replica {
     awaited_number: u64,
     /// `Some` while the volume is full, or was and the file has not caught up.
     full_volume: Option<FullVolume>,
+    /// Number of the entry with the rows of the last delta.
+    brought_number: u64,
     /// Since when the storage owes an answer.
     persist_waits_since_boot_ms: Option<u64>,
     /// Sequence of this origin's last write.
@@ -167,6 +169,7 @@ impl Recovery {
             unpersisted: VecDeque::new(),
             persist_number: 0,
             awaited_number: 0,
+            brought_number: 0,
             full_volume: None,
             persist_waits_since_boot_ms: None,
             sequence: 0,
@@ -426,6 +429,15 @@ impl Replica {
     /// Whether the storage has answered nothing for so long that this node leaves the durable count.
     pub fn is_commit_stalled(&self) -> bool {
         self.persist_waits_ms() >= limits::COMMIT_STALLED_MS
+    }
+
+    /// Whether this disk, which is needed for a majority of two, is still at what a delta brought, and has not been for so
+    /// long that the other was told not to wait for it.
+    fn is_storing_delta(&self) -> bool {
+        let is_told = self.persist_waits_ms() >= limits::COMMIT_STALLED_MS + limits::HEARTBEAT_MS;
+        self.unpersisted.front().is_some_and(|(number, _)| *number <= self.brought_number)
+            && !is_told
+            && self.peers_in_contact().len() == 1
     }
 
     /// For how long the storage has owed an answer.

@@ -254,6 +254,7 @@ impl Replica {
         self.note_together(&delta.staged);
         if rows > 0 {
             self.persist(PersistItem::Rows(Arc::new(delta.staged)), true);
+            self.brought_number = self.persist_number;
         }
         self.counters.delta_rows += rows as u64;
         if let Some(member) = self.members.get_mut(&delta.donor) {

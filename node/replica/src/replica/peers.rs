@@ -258,11 +258,15 @@ impl Replica {
         }
     }
 
-    /// Goes on with an exchange.
+    /// Goes on with an exchange; not while this disk has to take in a delta first.
     pub(super) fn ask_exchange_again(&mut self, peer: NodeId) {
         let nonce = self.next_number();
-        let boot_ms = self.boot_ms;
+        let (boot_ms, is_storing) = (self.boot_ms, self.is_storing_delta());
         let Some(member) = self.members.get_mut(&peer) else { return };
+        if is_storing {
+            member.exchange = Exchange::Needed;
+            return;
+        }
         let mut asked = match std::mem::take(&mut member.exchange) {
             Exchange::Asked(asked) => asked,
             Exchange::Needed | Exchange::Approach(_) | Exchange::CatchUp(_) | Exchange::Done => Vec::new(),
@@ -311,7 +315,14 @@ impl Replica {
             // An answer that took a second may be of a member that has gone on without us since.
             return;
         }
-        member.exchange = if is_counted { Exchange::CatchUp(vector) } else { Exchange::Approach(vector) };
+        member.exchange = if is_counted {
+            Exchange::CatchUp(vector)
+        } else if member.approaches < APPROACHES_MAX {
+            Exchange::Approach(vector)
+        } else {
+            // It should have counted on us: asked again with the next heartbeat.
+            Exchange::Needed
+        };
         for node in live {
             if let Some(other) = self.members.get_mut(node) {
                 other.called_live_by.insert(peer);
@@ -323,11 +334,14 @@ impl Replica {
     /// Goes on with the exchanges whose vectors are held; asks for a delta where nothing else brings what is missing.
     pub(super) fn catch_up_exchanges(&mut self) {
         let (mut near, mut far, mut held) = (Vec::new(), Vec::new(), Vec::new());
+        let is_storing = self.is_storing_delta();
         for (peer, member) in &self.members {
             let is_held = |vector| !self.lacks_from.contains(peer) && self.applied.dominates(vector);
             match &member.exchange {
                 // What is refused here does not come: writes wait for this node although it lacks that.
-                Exchange::Approach(vector) if is_held(vector) || member.is_delta_refused => near.push(*peer),
+                Exchange::Approach(vector) if is_held(vector) || member.is_delta_refused => {
+                    near.extend((!is_storing).then_some(*peer));
+                }
                 Exchange::Approach(_) => far.push(*peer),
                 Exchange::CatchUp(vector) if is_held(vector) => held.push(*peer),
                 Exchange::Needed | Exchange::Asked(_) | Exchange::CatchUp(_) | Exchange::Done => {}

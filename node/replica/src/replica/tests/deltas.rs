@@ -228,11 +228,18 @@ fn writes_do_not_wait_while_an_empty_member_is_brought_what_there_is() {
         &empty.replica,
         Message::DeltaRequest { delta: number_of_delta(&empty), vector: VersionVector::default() },
     );
+    empty.disk_works = false;
     for page in 0..2 {
         empty.hear(&full.replica, last_page(&full));
         full.hear(&empty.replica, Message::DeltaNext { delta: number_of_delta(&empty), page: page + 1 });
     }
     assert!(matches!(empty.read("new"), Lookup::Found(_)));
+    // Of two nodes both disks are waited for: it asks when its own has done with what was brought.
+    empty.pass(200);
+    assert!(matches!(last_exchange(&empty), Message::Exchange { approaches: 0, .. }));
+    let through = empty.replica.persist_number();
+    empty.tell(Event::Persisted { through });
+    empty.disk_works = true;
     // It may still lack a write, so it serves when it is counted on.
     assert!(!empty.replica.is_ready());
     let asked = last_exchange(&empty);
@@ -329,4 +336,26 @@ fn an_empty_member_is_brought_everything_by_one() {
     circle.pass(1_000);
     assert!(circle.is_serving(2));
     assert_eq!(circle.0[2].replica.counters.deltas_asked, 1);
+}
+
+#[test]
+fn a_disk_that_takes_very_long_with_a_delta_holds_nothing_up() {
+    let (mut full, mut empty) = far_apart();
+    full.hear(
+        &empty.replica,
+        Message::DeltaRequest { delta: number_of_delta(&empty), vector: VersionVector::default() },
+    );
+    empty.disk_works = false;
+    for page in 0..2 {
+        empty.hear(&full.replica, last_page(&full));
+        full.hear(&empty.replica, Message::DeltaNext { delta: number_of_delta(&empty), page: page + 1 });
+    }
+    for _ in 0..5 {
+        empty.pass(250);
+        let heartbeat = crate::message::Heartbeat::default();
+        empty.hear(&full.replica, Message::Heartbeat(Box::new(heartbeat)));
+    }
+    // Everybody has been told by then that it does not commit.
+    assert!(empty.replica.is_commit_stalled());
+    assert!(matches!(last_exchange(&empty), Message::Exchange { approaches: 1, .. }));
 }

@@ -84,3 +84,28 @@ fn a_longest_life_beyond_all_stops_no_write() {
     bench.pass(11_000);
     assert!(matches!(bench.read("a"), Lookup::Gone { .. }), "its tombstone stands");
 }
+
+#[test]
+fn whoever_never_counts_on_this_node_is_asked_no_more_often_than_it_is_told_of_it() {
+    let (mut bench, peer, _) = bench();
+    bench.ms += 1_000;
+    bench.tell(Event::Tick);
+    let asked = |bench: &Bench| -> Vec<u64> {
+        let nonce = |effect: &Effect| match effect {
+            Effect::Send { message: Message::Exchange { nonce, .. }, .. } => Some(*nonce),
+            _ => None,
+        };
+        bench.seen.iter().filter_map(nonce).collect()
+    };
+    let before = asked(&bench).len();
+    for _ in 0..100 {
+        let nonce = *asked(&bench).last().expect("it was frozen and asks");
+        let vector = VersionVector::default();
+        bench.hear(
+            &peer.replica,
+            Message::ExchangeReply { nonce, is_counted: false, vector, live: Vec::new() },
+        );
+    }
+    let often = asked(&bench).len() - before;
+    assert!((1..10).contains(&often), "{often}");
+}
