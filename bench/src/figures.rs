@@ -174,6 +174,9 @@ pub(crate) struct Large {
     /// From the start of an empty second node until it is ready; the median like above.
     pub(crate) empty_node_ready_seconds: f64,
     pub(crate) empty_node_records: u64,
+    /// The same while clients write to the node that holds them, one turn, and how long their writes took.
+    pub(crate) empty_node_ready_seconds_beside_writes: f64,
+    pub(crate) writes_beside_a_join: Percentiles,
     pub(crate) tombstones: u64,
     pub(crate) memory_bytes_per_tombstone: f64,
     pub(crate) rewritten: Rewritten,

@@ -1,18 +1,23 @@
 //! Many records on one node: memory, restart, an empty node that joins, tombstones, the file under rewriting.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
 use mneme_tests::cluster::Cluster;
+use mneme_tests::http::Request;
 use mneme_tests::node::{Node, NodeSpec};
 use mneme_tests::wait::wait_until;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{Session, median};
-use crate::figures::{Large, Rewritten};
+use crate::figures::{Large, Percentiles, Rewritten, latencies};
 use crate::workload::{VALUE_BYTES, value};
 
 const RECORDS: u64 = 1_000_000;
@@ -27,6 +32,11 @@ const CLIENTS: u64 = 4;
 /// Longest wait for a node to be ready.
 const PATIENCE: Duration = Duration::from_secs(120);
 const DAY_MS: u64 = 86_400_000;
+/// Clients that write while a node joins, and how often each does.
+const WRITERS: u64 = 4;
+const WRITE_EVERY: Duration = Duration::from_millis(4);
+/// How long they write before a node joins, and after it is ready.
+const BESIDE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
     let records = session.scaled(RECORDS);
@@ -64,6 +74,12 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
         cluster[1].wipe();
     }
     session.say(&format!("large: restarts {restarts:.2?} s, joins {joins:.2?} s"));
+    let (writes, joined_beside_writes) = join_beside_writes(&mut cluster, records).await?;
+    session.say(&format!(
+        "large: of {} writes beside a join of {joined_beside_writes:.2} s the longest took {:.0} ms",
+        writes.count,
+        writes.max_us / 1_000.0
+    ));
     session.results.large = Some(Large {
         records,
         value_bytes: VALUE_BYTES,
@@ -75,11 +91,64 @@ pub(super) async fn run(session: &mut Session) -> anyhow::Result<()> {
         restart_ready_seconds: median(restarts).context("a restart")?,
         empty_node_ready_seconds: median(joins).context("a join")?,
         empty_node_records: joined,
+        empty_node_ready_seconds_beside_writes: joined_beside_writes,
+        writes_beside_a_join: writes,
         tombstones,
         memory_bytes_per_tombstone,
         rewritten,
     });
     Ok(())
+}
+
+/// Lets the empty second node join while clients write to the first, half of them touches. How long the writes took, from
+/// when each was due, and after how many seconds the node was ready.
+async fn join_beside_writes(cluster: &mut Cluster, records: u64) -> anyhow::Result<(Percentiles, f64)> {
+    let is_done = Arc::new(AtomicBool::new(false));
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (node, is_done) = (cluster[0].spec.client, is_done.clone());
+        writers.spawn(async move { write_until(node, writer, records, &is_done).await });
+    }
+    tokio::time::sleep(BESIDE).await;
+    cluster[1].start();
+    let joined = ready_after(&cluster[1]).await;
+    tokio::time::sleep(BESIDE).await;
+    is_done.store(true, Ordering::Relaxed);
+    let mut all = latencies();
+    while let Some(writer) = writers.join_next().await {
+        all.add(writer??)?;
+    }
+    Ok((Percentiles::of(&all).context("writes")?, joined))
+}
+
+async fn write_until(
+    node: SocketAddr,
+    writer: u64,
+    records: u64,
+    is_done: &AtomicBool,
+) -> anyhow::Result<Histogram<u64>> {
+    let (mut taken, mut due) = (latencies(), tokio::time::interval(WRITE_EVERY));
+    let mut number = writer;
+    while !is_done.load(Ordering::Relaxed) {
+        let since = due.tick().await;
+        // A prime that goes through all of them.
+        number = (number + 7_368_787) % records;
+        let (user, session) = key(number);
+        let request = if number.is_multiple_of(2) {
+            Request::new(node, "PUT", format!("/v1/tables/sessions/records/user/{user}/{session}?ttl=1d"))
+                .body(value())
+        } else {
+            Request::new(
+                node,
+                "POST",
+                format!("/v1/tables/sessions/touch/user/{user}/{session}?ttl=2d&exact=true"),
+            )
+        };
+        let code = request.send().await.code();
+        anyhow::ensure!(code == 204, "a write was answered {code}");
+        taken.record(u64::try_from(since.elapsed().as_nanos())?)?;
+    }
+    Ok(taken)
 }
 
 /// Deletes of keys that never were: their tombstones are all that they leave in memory.

@@ -90,6 +90,8 @@ fn large() -> Large {
         restart_ready_seconds: 1.0,
         empty_node_ready_seconds: 3.0,
         empty_node_records: 1_000_000,
+        empty_node_ready_seconds_beside_writes: 4.0,
+        writes_beside_a_join: percentiles(500.0),
         tombstones: 500_000,
         memory_bytes_per_tombstone: 40.0,
         rewritten: Rewritten {

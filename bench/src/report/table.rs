@@ -236,6 +236,19 @@ pub(super) fn large(results: &Results) -> String {
                 thousands(large.empty_node_records)
             ),
         ),
+        (
+            "the same beside 1,000 writes a second",
+            format!("{} s", significant(large.empty_node_ready_seconds_beside_writes)),
+        ),
+        (
+            "those writes: p50, p99, longest",
+            format!(
+                "{} ms, {} ms, {} ms",
+                ms(large.writes_beside_a_join.p50_us),
+                ms(large.writes_beside_a_join.p99_us),
+                ms(large.writes_beside_a_join.max_us)
+            ),
+        ),
         ("tombstones of another node", thousands(large.tombstones)),
         ("memory a tombstone", format!("{:.0} B", large.memory_bytes_per_tombstone)),
         (
