@@ -168,6 +168,7 @@ impl Replica {
             if std::mem::take(&mut self.lacks_until_met) {
                 self.lacks_from.insert(node);
             }
+            self.spare_expired();
             self.ask_exchange(node);
             self.send_heartbeat(node);
         }
@@ -389,6 +390,8 @@ impl Replica {
         member.note_clocks(&heartbeat, boot_ms);
         member.vector = heartbeat.applied;
         member.held.note(&member.vector, &self.applied, boot_ms);
+        self.spare_expired();
+        let Some(member) = self.members.get_mut(&peer) else { return };
         let skew_ms = member.skew_ms(offset_ms).unwrap_or(0);
         self.is_clock_confirmed |= skew_ms.unsigned_abs() <= VERSION_AHEAD_MS_MAX;
         let is_without_us = heartbeat.acknowledges_without_you

@@ -109,6 +109,23 @@ fn what_a_clock_ahead_took_for_expired_comes_back_when_it_is_set_right() {
 }
 
 #[test]
+fn what_a_clock_ahead_takes_for_expired_is_held_all_the_same() {
+    let mut circle = Circle::new(&[0, 0, 2 * HOUR_MS]);
+    circle.pass(200);
+    circle.0[0].one("before", put_for(30 * MINUTE_MS));
+    circle.meet();
+    circle.pass(1_000);
+    assert!(matches!(circle.put(0, "after"), Outcome::Done { .. }));
+    let table = circle.0[2].replica.table(&name("t")).expect("declared");
+    for path in ["before", "after"] {
+        assert!(
+            table.row(KeyHash::of(&key(path))).is_some(),
+            "{path}: a compaction would take it out of the file"
+        );
+    }
+}
+
+#[test]
 fn nobody_waits_for_ever_when_all_clocks_were_ahead() {
     let mut circle = Circle::new(&[HOUR_MS, HOUR_MS, HOUR_MS]);
     circle.meet();
