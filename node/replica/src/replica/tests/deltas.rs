@@ -5,21 +5,29 @@ use super::*;
 /// A page takes two of these.
 static LARGE: [u8; 200_000] = [7; 200_000];
 
-fn number_of_delta(bench: &Bench) -> u64 {
-    let asked = bench.seen.iter().rev().find_map(|effect| match effect {
-        Effect::Send { message: Message::DeltaRequest { delta, .. }, .. } => Some(*delta),
+/// What was sent last of what `pick` takes.
+fn last_sent<T>(bench: &Bench, pick: impl Fn(&Message) -> Option<T>) -> T {
+    let sent = bench.seen.iter().rev().find_map(|effect| match effect {
+        Effect::Send { message, .. } => pick(message),
         _ => None,
     });
-    asked.expect("a delta was asked for")
+    sent.expect("it was sent")
+}
+
+fn number_of_delta(bench: &Bench) -> u64 {
+    last_sent(bench, |message| match message {
+        Message::DeltaRequest { delta, .. } => Some(*delta),
+        _ => None,
+    })
 }
 
 /// The page that was given last.
 fn last_page(bench: &Bench) -> Message {
-    let page = bench.seen.iter().rev().find_map(|effect| match effect {
-        Effect::Send { message: page @ Message::DeltaPage { .. }, .. } => Some(page.clone()),
-        _ => None,
-    });
-    page.expect("a page was given")
+    last_sent(bench, |message| matches!(message, Message::DeltaPage { .. }).then(|| message.clone()))
+}
+
+fn last_exchange(bench: &Bench) -> Message {
+    last_sent(bench, |message| matches!(message, Message::Exchange { .. }).then(|| message.clone()))
 }
 
 fn batch(paths: &[&str], bytes: &[u8]) -> Vec<Operation> {
@@ -201,22 +209,22 @@ fn far_apart() -> (Bench, Bench) {
     let Message::Exchange { nonce, .. } = last_exchange(&full) else { panic!("it asks back") };
     let vector = VersionVector::default();
     full.hear(&empty.replica, Message::ExchangeReply { nonce, is_counted: true, vector, live: Vec::new() });
-    let reply = full.seen.iter().rev().find_map(|effect| match effect {
-        Effect::Send { message: reply @ Message::ExchangeReply { .. }, .. } => Some(reply.clone()),
-        _ => None,
-    });
-    let reply = reply.expect("an answer");
+    let is_reply = |message: &Message| matches!(message, Message::ExchangeReply { .. });
+    let reply = last_sent(&full, |message| is_reply(message).then(|| message.clone()));
     assert!(matches!(reply, Message::ExchangeReply { is_counted: false, .. }), "{reply:?}");
     empty.hear(&full.replica, reply);
     (full, empty)
 }
 
-fn last_exchange(bench: &Bench) -> Message {
-    let asked = bench.seen.iter().rev().find_map(|effect| match effect {
-        Effect::Send { message: asked @ Message::Exchange { .. }, .. } => Some(asked.clone()),
-        _ => None,
-    });
-    asked.expect("an exchange was asked for")
+/// Brings the empty one everything by a delta, which its disk does not take in.
+fn bring(full: &mut Bench, empty: &mut Bench) {
+    let delta = number_of_delta(empty);
+    full.hear(&empty.replica, Message::DeltaRequest { delta, vector: VersionVector::default() });
+    empty.disk_works = false;
+    for page in 1..=2 {
+        empty.hear(&full.replica, last_page(full));
+        full.hear(&empty.replica, Message::DeltaNext { delta, page });
+    }
 }
 
 #[test]
@@ -224,15 +232,7 @@ fn writes_do_not_wait_while_an_empty_member_is_brought_what_there_is() {
     let (mut full, mut empty) = far_apart();
     full.one("new", put_for(MINUTE_MS));
     assert!(!empty.replica.is_ready());
-    full.hear(
-        &empty.replica,
-        Message::DeltaRequest { delta: number_of_delta(&empty), vector: VersionVector::default() },
-    );
-    empty.disk_works = false;
-    for page in 0..2 {
-        empty.hear(&full.replica, last_page(&full));
-        full.hear(&empty.replica, Message::DeltaNext { delta: number_of_delta(&empty), page: page + 1 });
-    }
+    bring(&mut full, &mut empty);
     assert!(matches!(empty.read("new"), Lookup::Found(_)));
     // Of two nodes both disks are waited for: it asks when its own has done with what was brought.
     empty.pass(200);
@@ -341,15 +341,7 @@ fn an_empty_member_is_brought_everything_by_one() {
 #[test]
 fn a_disk_that_takes_very_long_with_a_delta_holds_nothing_up() {
     let (mut full, mut empty) = far_apart();
-    full.hear(
-        &empty.replica,
-        Message::DeltaRequest { delta: number_of_delta(&empty), vector: VersionVector::default() },
-    );
-    empty.disk_works = false;
-    for page in 0..2 {
-        empty.hear(&full.replica, last_page(&full));
-        full.hear(&empty.replica, Message::DeltaNext { delta: number_of_delta(&empty), page: page + 1 });
-    }
+    bring(&mut full, &mut empty);
     for _ in 0..5 {
         empty.pass(250);
         let heartbeat = crate::message::Heartbeat::default();
