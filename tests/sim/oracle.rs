@@ -1,6 +1,6 @@
 //! What clients were promised. The properties that follow are in `invariants/`, one a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mneme_api::Key;
 use mneme_replica::record::Value;
@@ -25,6 +25,9 @@ pub(crate) struct Session {
     /// Highest value that was acknowledged by everyone, and where; values only grow.
     pub(crate) value: u64,
     pub(crate) value_node: usize,
+    /// Values of which nobody learned whether they were taken: each may appear at any time, even over one that was acknowledged
+    /// later by a clock that is behind.
+    pub(crate) unknown_values: BTreeSet<u64>,
     /// Simulated time at which it has expired by every clock; `None` while it is kept alive.
     pub(crate) expired_ms: Option<u64>,
 }
@@ -44,6 +47,15 @@ pub(crate) struct Violation(pub(crate) String);
 #[derive(Default)]
 pub(crate) struct Oracle {
     pub(crate) sessions: BTreeMap<Key, Session>,
+}
+
+impl Oracle {
+    /// Whoever wrote a value never learned whether it was taken.
+    pub(crate) fn note_unknown(&mut self, key: &Key, number: u64) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.unknown_values.insert(number);
+        }
+    }
 }
 
 /// A value as the clients write it: a number.

@@ -169,6 +169,7 @@ impl Run {
                         let number = self.next_request + 1;
                         let put = Action::Put { value: value(number), ttl_ms: None, max_age_ms: None };
                         let wish = Wish::Rewrite { key: key.clone(), number };
+                        self.world.trace(|| format!("node {node} is to rewrite {key:?} with {number}"));
                         self.apply(node, AckMode::All, vec![(key, put)], wish);
                     }
                 }
@@ -289,6 +290,9 @@ impl Run {
         {
             return;
         }
+        if let (Outcome::Unknown { .. }, Wish::Rewrite { key, number }) = (outcome, &wish) {
+            self.oracle.note_unknown(key, *number);
+        }
         // What a copy of a node takes goes with it when it is thrown away.
         if !is_done || self.world.is_doubled(node) {
             return;
@@ -319,6 +323,7 @@ impl Run {
                 {
                     session.value = number;
                     session.value_node = node;
+                    self.world.trace(|| format!("node {node} acknowledges {number}"));
                 }
             }
             Wish::SignOut { keys } => {
@@ -381,8 +386,13 @@ impl Run {
 
     pub(crate) fn kill(&mut self, index: usize) {
         self.world.crash(index);
+        self.world.trace(|| format!("node {index} is killed"));
         // Whoever waited for this process never hears from it.
-        self.wishes.retain(|_, (node, _)| *node != index);
+        for (_, (_, wish)) in self.wishes.extract_if(.., |_, (node, _)| *node == index) {
+            if let Wish::Rewrite { key, number } = wish {
+                self.oracle.note_unknown(&key, number);
+            }
+        }
     }
 
     fn crash_or_start(&mut self, index: usize) {
