@@ -137,6 +137,15 @@ impl Driver {
         self.step_locked(&mut self.inner.lock(), event);
     }
 
+    /// Steps the replica with what a peer sent, in its order.
+    pub fn take_messages(&self, from: Origin, messages: Vec<Message>) {
+        let mut inner = self.inner.lock();
+        inner.replica.warm(&messages);
+        for message in messages {
+            self.step_locked(&mut inner, Event::Message { from, message });
+        }
+    }
+
     fn step_locked(&self, inner: &mut Inner, event: Event) {
         let mut effects = std::mem::take(&mut inner.effects);
         // What an effect leads to at once (a lane that is gone) is an event of its own, after the others.

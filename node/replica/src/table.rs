@@ -226,19 +226,19 @@ impl Table {
         Locked { guards, table: self, is_own }
     }
 
-    /// Looks at the live records of these numbers, each with the second it is filed under, for nothing but to have them
-    /// near: memory is waited for once for several of them, not for each in its turn.
-    pub(crate) fn warm(&self, due: &[(u32, u64)]) {
-        if due.is_empty() {
+    /// Looks at the live records of these numbers, for nothing but to have them near: memory is waited for once for several of
+    /// them, not for each in its turn.
+    pub(crate) fn warm(&self, numbers: impl Iterator<Item = u64> + Clone) {
+        if numbers.clone().nth(1).is_none() {
+            // One is waited for as long here as where it is needed.
             return;
         }
         let mut shards = [const { None }; SHARDS];
-        for &(_, number) in due {
-            let shard = shard_of(number);
+        for shard in numbers.clone().map(shard_of) {
             shards[shard].get_or_insert_with(|| self.shards[shard].read());
         }
         // Without a lock between two of them, each of which would wait for what comes before it.
-        let seen = due.iter().map(|&(_, number)| shards[shard_of(number)].as_ref()?.peek(number));
+        let seen = numbers.map(|number| shards[shard_of(number)].as_ref()?.peek(number));
         std::hint::black_box(seen.flatten().fold(0, usize::wrapping_add));
     }
 

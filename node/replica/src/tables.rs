@@ -128,7 +128,7 @@ impl TableState {
     pub(crate) fn expire(&mut self, second: u32, limit: usize) -> usize {
         let due = self.expiries.due(second, limit);
         let looked_at = due.len();
-        self.table.warm(&due);
+        self.table.warm(due.iter().map(|(_, number)| *number));
         for (filed, number) in due {
             self.table.expire(number, filed, second, |expired| match expired {
                 Expired::Later { second } => self.expiries.file(second, number),
@@ -147,7 +147,7 @@ impl TableState {
         let due = self.deadlines.due(second, limit);
         let looked_at = due.len();
         let mut dropped = 0;
-        self.table.warm(&due);
+        self.table.warm(due.iter().map(|(_, number)| *number));
         for (filed, number) in due {
             for (hash, record) in self.table.clone().outlines(number) {
                 let drop_at = drop_second(record.keep_until_ms());

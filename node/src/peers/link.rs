@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::body::Body;
 use mneme_replica::codec;
-use mneme_replica::event::Event;
 use mneme_replica::id::Origin;
 use mneme_replica::message::{Hello, Lane, Message};
 use tokio::task::JoinSet;
@@ -22,6 +22,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
 /// How long a connection that was denied stays open, so that the reason arrives.
 pub(super) const FAREWELL: Duration = Duration::from_millis(200);
+
+/// Bytes of messages that are taken together, roughly: the replica is taken for a tenth of a millisecond, and then others
+/// have their turn.
+const TOGETHER_BYTES_MAX: usize = 32 << 10;
 
 /// One connection of a link whose other end has proved the secret.
 pub(super) struct LaneEnds {
@@ -146,11 +150,83 @@ async fn receive(
         } else {
             reader.next().await?
         };
-        let message = codec::decode_message(&frame)?;
-        if matches!(message, Message::Push { .. } | Message::DeltaPage { .. }) {
+        let mut messages = Vec::new();
+        let ended = read_on(&mut reader, frame, &mut messages);
+        let is_stored =
+            |message: &Message| matches!(message, Message::Push { .. } | Message::DeltaPage { .. });
+        if messages.iter().any(is_stored) {
             // A disk that does not keep up holds up whoever brings it more.
             driver.queue().room().await;
         }
-        driver.step(Event::Message { from: peer, message });
+        driver.take_messages(peer, messages);
+        ended?;
+    }
+}
+
+/// Takes the messages that came together. Those before one that cannot be read are taken all the same.
+fn read_on<B: Body<Data = Bytes, Error = hyper::Error> + Unpin>(
+    reader: &mut FrameReader<B>,
+    first: Bytes,
+    messages: &mut Vec<Message>,
+) -> Result<(), WireError> {
+    let (mut next, mut bytes) = (Some(first), 0);
+    while let Some(frame) = next {
+        bytes += frame.len();
+        messages.push(codec::decode_message(&frame)?);
+        next = if bytes < TOGETHER_BYTES_MAX { reader.next_read()? } else { None };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+    use crate::peers::wire::put_frame;
+
+    /// Reads messages of these encodings, which arrive together, as long as they can be read.
+    async fn read(encodings: &[Vec<u8>]) -> (Vec<usize>, bool) {
+        let mut buffer = Vec::new();
+        for encoding in encodings {
+            put_frame(&mut buffer, |buffer| buffer.extend_from_slice(encoding));
+        }
+        let body = Full::new(Bytes::from(buffer)).map_err(|never| match never {});
+        let (mut reader, mut turns) = (FrameReader::new(body), Vec::new());
+        loop {
+            let first = match reader.next().await {
+                Ok(first) => first,
+                Err(error) => return (turns, error.is_malformed()),
+            };
+            let mut messages = Vec::new();
+            let ended = read_on(&mut reader, first, &mut messages);
+            turns.push(messages.len());
+            if let Err(error) = ended {
+                return (turns, error.is_malformed());
+            }
+        }
+    }
+
+    fn encoded(message: &Message) -> Vec<u8> {
+        let mut encoding = Vec::new();
+        codec::encode_message(message, &mut encoding);
+        encoding
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_message_that_cannot_be_read_is_taken() {
+        let goodbye = encoded(&Message::Goodbye);
+        let encodings = [goodbye.clone(), goodbye.clone(), vec![0xff], goodbye];
+        assert_eq!(read(&encodings).await, (vec![2], true));
+        assert_eq!(read(&encodings[..2]).await, (vec![2], false), "the body ends");
+    }
+
+    #[tokio::test]
+    async fn so_much_is_taken_together() {
+        let table = "t".parse().expect("a name");
+        let wanted = vec![mneme_replica::id::KeyHash::from_bytes([7; 16]); 1_000];
+        let repair = encoded(&Message::Repair { table, rows: Vec::new(), wanted, is_divergence: false });
+        assert!((TOGETHER_BYTES_MAX / 2..TOGETHER_BYTES_MAX).contains(&repair.len()));
+        assert_eq!(read(&[repair.clone(), repair.clone(), repair]).await, (vec![2, 1], false));
     }
 }

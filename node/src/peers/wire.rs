@@ -70,21 +70,28 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> FrameReader<B> {
     /// The next frame. Cancel safety: safe, what was read stays in the buffer.
     pub(super) async fn next(&mut self) -> Result<Bytes, WireError> {
         loop {
-            if let Some(length) = self.buffer.first_chunk::<4>() {
-                let length = u32::from_be_bytes(*length) as usize;
-                if length > self.frame_bytes_max {
-                    return Err(WireError::Oversized { bytes: length, bytes_max: self.frame_bytes_max });
-                }
-                if self.buffer.len() >= 4 + length {
-                    self.buffer.advance(4);
-                    return Ok(self.buffer.split_to(length).freeze());
-                }
+            if let Some(frame) = self.next_read()? {
+                return Ok(frame);
             }
             let frame = self.body.frame().await.ok_or(WireError::Closed)?.map_err(WireError::Read)?;
             if let Some(data) = frame.data_ref() {
                 self.buffer.extend_from_slice(data);
             }
         }
+    }
+
+    /// The next frame, if it has been read already.
+    pub(super) fn next_read(&mut self) -> Result<Option<Bytes>, WireError> {
+        let Some(length) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > self.frame_bytes_max {
+            return Err(WireError::Oversized { bytes: length, bytes_max: self.frame_bytes_max });
+        }
+        if self.buffer.len() < 4 + length {
+            return Ok(None);
+        }
+        self.buffer.advance(4);
+        Ok(Some(self.buffer.split_to(length).freeze()))
     }
 }
 
@@ -123,6 +130,15 @@ mod tests {
         assert_eq!(reader.next().await.expect("a peer's").len(), STRANGER_FRAME_BYTES_MAX + 1);
         assert_eq!(reader.next().await.expect("the next").len(), 4);
         assert!(matches!(reader.next().await, Err(WireError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn frames_that_were_read_already_are_told_from_those_to_wait_for() {
+        let mut reader = reader(&[3, 4]);
+        assert!(matches!(reader.next_read(), Ok(None)), "nothing was read");
+        assert_eq!(reader.next().await.expect("the first").len(), 3);
+        assert_eq!(reader.next_read().expect("well-formed").map(|frame| frame.len()), Some(4));
+        assert!(matches!(reader.next_read(), Ok(None)), "all were taken");
     }
 
     #[tokio::test]
