@@ -163,17 +163,28 @@ impl Body for LaneBody {
         // What waits goes together: one chunk, one write to the socket. A push that is taken makes room for the next,
         // which goes along.
         let (mut buffer, mut next, mut messages) = (Vec::with_capacity(BUFFER_BYTES), Some(first), 0);
+        let mut last_ack = None;
         while let Some(message) = next {
             messages += 1;
-            wire::put_frame(&mut buffer, |buffer| codec::encode_message(&message, buffer));
-            if let (Message::Push { .. }, Some(taker)) = (&message, self.taker.get()) {
-                taker.driver.step(Event::PushTaken { peer: taker.peer });
+            if matches!(message, Message::Ack { .. }) {
+                // Says all that an earlier one does: the last of a chunk goes, at its end.
+                last_ack = Some(message);
+            } else {
+                put_message(&mut buffer, &message);
+                if let (Message::Push { .. }, Some(taker)) = (&message, self.taker.get()) {
+                    taker.driver.step(Event::PushTaken { peer: taker.peer });
+                }
             }
             next = if buffer.len() < CHUNK_BYTES { self.receiver.try_recv().ok() } else { None };
         }
+        last_ack.iter().for_each(|message| put_message(&mut buffer, message));
         self.has_company = messages > 1;
         Poll::Ready(Some(Ok(Frame::data(buffer.into()))))
     }
+}
+
+fn put_message(buffer: &mut Vec<u8>, message: &Message) {
+    wire::put_frame(buffer, |buffer| codec::encode_message(message, buffer));
 }
 
 /// The body type of answers on the peer port.
@@ -182,5 +193,31 @@ pub(super) type PeerBody = http_body_util::combinators::UnsyncBoxBody<Bytes, std
 impl LaneBody {
     pub(super) fn boxed_body(self) -> PeerBody {
         self.boxed_unsync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::wire::FrameReader;
+
+    #[tokio::test]
+    async fn of_the_acknowledgements_in_a_chunk_the_last_goes() {
+        let (LaneSender { handshake, messages, .. }, mut lane) = lane(Arc::default());
+        drop(handshake);
+        let origin = Origin { node: NodeId::new(1), epoch: 1 };
+        let ack = |applied| Message::Ack { origin, applied, durable: 1, refused_clock: false };
+        for message in [ack(1), Message::DeltaRefused { delta: 7 }, ack(2), Message::Goodbye, ack(3)] {
+            messages.try_send(message).expect("there is room");
+        }
+        let chunk = lane.frame().await.expect("open").expect("never fails").into_data().expect("bytes");
+        let whole = http_body_util::Full::new(chunk).map_err(|never| match never {});
+        let (mut reader, mut received) = (FrameReader::new(whole), Vec::new());
+        while let Ok(frame) = reader.next().await {
+            received.push(codec::decode_message(&frame).expect("it was just written"));
+        }
+        assert_eq!(received, [Message::DeltaRefused { delta: 7 }, Message::Goodbye, ack(3)]);
+        messages.try_send(ack(4)).expect("there is room");
+        assert!(lane.frame().await.is_some(), "one that is alone goes alone");
     }
 }
