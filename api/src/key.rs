@@ -1,5 +1,6 @@
 //! Keys of records.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -211,7 +212,7 @@ pub(crate) fn decode_segment(segment: &str) -> Option<Vec<u8>> {
             return None;
         }
     }
-    Some(percent_decode_str(segment).collect())
+    Some(Cow::from(percent_decode_str(segment)).into_owned())
 }
 
 #[cfg(test)]

@@ -308,6 +308,9 @@ impl fmt::Debug for Write {
     }
 }
 
+/// Bytes by which an encoded row may exceed [`row_bytes`].
+const ENCODED_EXTRA_BYTES: usize = 48;
+
 impl Write {
     /// A write of these rows.
     pub fn new(dot: Dot, rows: Vec<Row>) -> Self {
@@ -322,10 +325,15 @@ impl Write {
     /// Its bytes, as [`crate::codec::encode_write`] writes them; made at the first call.
     pub fn encoded(&self) -> &Arc<[u8]> {
         self.encoded.get_or_init(|| {
-            let mut bytes = Vec::with_capacity(self.bytes());
+            let mut bytes = Vec::with_capacity(self.encoded_bytes_max());
             crate::codec::encode_write(self, &mut bytes);
             bytes.into()
         })
+    }
+
+    /// Bytes that its encoding takes at most, without what a newer peer may have added.
+    pub(crate) fn encoded_bytes_max(&self) -> usize {
+        self.bytes() + self.rows.len() * ENCODED_EXTRA_BYTES
     }
 
     /// Memory and wire size, roughly, in bytes: what queues are bounded by.

@@ -16,6 +16,8 @@ use xxhash_rust::xxh3::Xxh3;
 const FORMAT: u8 = 1;
 /// Bytes before the entries.
 const HEAD_BYTES: usize = 9;
+/// Bytes before the content of an entry.
+const ENTRY_HEAD_BYTES: usize = 5;
 
 /// Bytes from which a frame takes no further entry.
 ///
@@ -59,17 +61,26 @@ pub struct FrameBuilder {
 
 impl Default for FrameBuilder {
     fn default() -> Self {
-        let mut body = Vec::with_capacity(4_096);
-        body.push(FORMAT);
-        body.resize(HEAD_BYTES, 0);
-        Self { body }
+        Self::with_capacity(HEAD_BYTES)
     }
 }
 
 impl FrameBuilder {
+    fn with_capacity(bytes: usize) -> Self {
+        let mut body = Vec::with_capacity(bytes);
+        body.push(FORMAT);
+        body.resize(HEAD_BYTES, 0);
+        Self { body }
+    }
+
     /// Takes parts until the frame is full; `None` when there are none left.
     fn fill(parts: &mut VecDeque<Part<'_>>) -> Option<Self> {
-        let mut builder = Self::default();
+        // Room for the writes that come first, which is nearly always all: a frame that grows is moved.
+        let writes = parts.iter().map_while(|part| match part {
+            Part::Write(write) => Some(ENTRY_HEAD_BYTES + write.encoded().len()),
+            Part::Rows(_) | Part::Vector(_) | Part::First(_) => None,
+        });
+        let mut builder = Self::with_capacity(HEAD_BYTES + writes.sum::<usize>().min(FRAME_BYTES));
         while builder.bytes() < FRAME_BYTES
             && let Some(part) = parts.pop_front()
         {

@@ -188,7 +188,7 @@ impl Queue {
 
     fn take(&self, bytes_max: usize) -> Vec<(u64, PersistItem)> {
         let mut waiting = self.0.waiting.lock();
-        let (mut taken, mut taken_bytes) = (Vec::new(), 0);
+        let (mut taken, mut taken_bytes) = (Vec::with_capacity(waiting.items.len()), 0);
         while taken_bytes < bytes_max
             && let Some((number, item)) = waiting.items.pop_front()
         {

@@ -70,6 +70,15 @@ proptest! {
         prop_assert_eq!(read, write);
     }
 
+    /// A buffer that grows is moved.
+    #[test]
+    fn the_room_made_for_a_write_holds_it(origin in origins(), sequence in 1u64.., rows in some_rows()) {
+        let is_newer = |row: &Row| row.record.value.as_ref().is_some_and(|value| value.unknown.is_some());
+        prop_assume!(!rows.iter().any(is_newer));
+        let write = Write::new(Dot { origin, sequence }, rows);
+        prop_assert!(write.encoded().len() <= write.encoded_bytes_max(), "{}", write.encoded().len());
+    }
+
     #[test]
     fn a_cut_write_is_refused(origin in origins(), rows in some_rows(), cut in any::<prop::sample::Index>()) {
         let mut bytes = Vec::new();
