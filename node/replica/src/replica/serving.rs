@@ -213,8 +213,13 @@ impl Replica {
         let may_serve = self.may_serve();
         if may_serve != self.gate.is_open() {
             self.gate.set_open(may_serve);
-            let reason =
-                if self.is_clock_contradicted() { "its clock is not the others'" } else { "catching up" };
+            let reason = if self.is_drained {
+                "stopping"
+            } else if self.is_clock_contradicted() {
+                "its clock is not the others'"
+            } else {
+                "catching up"
+            };
             self.notice(if may_serve { Notice::Ready } else { Notice::Unready { reason } });
         }
     }

@@ -425,6 +425,11 @@ fn a_stop_that_takes_long_is_not_remembered_as_having_been_alone() {
     bench.tell(Event::Drain);
     bench.pass(100);
     assert!(bench.seen.iter().any(|effect| matches!(effect, Effect::Drained)));
+    let reason = bench.seen.iter().rev().find_map(|effect| match effect {
+        Effect::Notice(Notice::Unready { reason }) => Some(*reason),
+        _ => None,
+    });
+    assert_eq!(reason, Some("stopping"));
     bench.pass(2_000);
     assert_eq!(bench.replica.meta.last_live, lived);
 }
