@@ -167,7 +167,8 @@ impl Body for LaneBody {
         while let Some(message) = next {
             messages += 1;
             if matches!(message, Message::Ack { .. }) {
-                // Says all that an earlier one does: the last of a chunk goes, at its end.
+                // Says all that an earlier one does: the last of a chunk goes, at its end. Beside it are pushes and requests for
+                // records, which mean the same before it and after.
                 last_ack = Some(message);
             } else {
                 put_message(&mut buffer, &message);
