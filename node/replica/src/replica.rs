@@ -5,9 +5,11 @@
 //! - `replica/delta.rs`: what somebody lacks, asked for and given.
 //! - `replica/digest.rs`: the sweep, and the comparison of what is held.
 //! - `replica/peers.rs`: greetings, heartbeats, exchanges; who is waited for.
+//! - `replica/clocks.rs`: what others say of this node's clock.
 //! - `replica/serving.rs`: the tick; when this node may serve.
 
 mod client;
+mod clocks;
 mod delta;
 mod digest;
 mod peers;
