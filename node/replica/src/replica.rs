@@ -276,20 +276,6 @@ impl Replica {
         std::mem::swap(&mut self.effects, effects);
     }
 
-    /// Looks at the records that pushes among these messages write, for nothing but to have them near when the messages
-    /// are taken: memory is waited for once for several of them, not for each in its turn.
-    pub fn warm(&self, messages: &[Message]) {
-        let pushes = messages.iter().filter_map(|message| match message {
-            Message::Push { writes } => Some(writes),
-            _ => None,
-        });
-        let mut rows = pushes.flatten().flat_map(|write| &write.rows).peekable();
-        // Nearly always all are of one table.
-        let Some(state) = rows.peek().and_then(|row| self.tables.get(&row.table)) else { return };
-        let of_table = rows.filter(|row| row.table == *state.table.name());
-        state.table.warm(of_table.map(|row| row.hash.number()));
-    }
-
     fn message(&mut self, from: Origin, message: Message) {
         if self.members.get(&from.node).is_none_or(|member| member.origin != Some(from)) {
             // A process that is no longer, or was never greeted.
