@@ -76,11 +76,15 @@ impl FrameBuilder {
     /// Takes parts until the frame is full; `None` when there are none left.
     fn fill(parts: &mut VecDeque<Part<'_>>) -> Option<Self> {
         // Room for the writes that come first, which is nearly always all: a frame that grows is moved.
-        let writes = parts.iter().map_while(|part| match part {
-            Part::Write(write) => Some(ENTRY_HEAD_BYTES + write.encoded().len()),
-            Part::Rows(_) | Part::Vector(_) | Part::First(_) => None,
-        });
-        let mut builder = Self::with_capacity(HEAD_BYTES + writes.sum::<usize>().min(FRAME_BYTES));
+        let mut room = HEAD_BYTES;
+        for part in parts.iter() {
+            let Part::Write(write) = part else { break };
+            room += ENTRY_HEAD_BYTES + write.encoded().len();
+            if room >= FRAME_BYTES {
+                break;
+            }
+        }
+        let mut builder = Self::with_capacity(room);
         while builder.bytes() < FRAME_BYTES
             && let Some(part) = parts.pop_front()
         {
