@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use memchr::{memchr, memchr_iter};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 /// Segments of a key, at most.
@@ -15,6 +16,11 @@ pub const KEY_BYTES_MAX: usize = 512;
 
 /// What may stand in a path segment as it is; `*` may not, so that a key is never a pattern.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What follows a zero byte of a segment.
+const ESCAPE: u8 = 0xff;
+/// What ends a segment.
+const END: [u8; 2] = [0, 1];
 
 /// Key of one record. Shape: 1 to 16 segments of 1 to 255 bytes, 512 bytes in all.
 ///
@@ -56,18 +62,11 @@ impl Key {
     ///
     /// Every way to break the shape has its own [`KeyError`]; segments are counted from 1.
     pub fn from_segments<S: AsRef<[u8]>>(segments: impl IntoIterator<Item = S>) -> Result<Self, KeyError> {
-        let (mut encoded, mut count, mut bytes) = (Vec::with_capacity(64), 0, 0);
+        let mut builder = Builder { encoded: Vec::with_capacity(64), ..Builder::default() };
         for segment in segments {
-            let segment = segment.as_ref();
-            count += 1;
-            bytes += segment.len();
-            check(segment, count, bytes)?;
-            encode_segment(segment, &mut encoded);
+            builder.push(segment.as_ref())?;
         }
-        if count == 0 {
-            return Err(KeyError::NoSegment);
-        }
-        Ok(Self(encoded.into()))
+        builder.finish()
     }
 
     /// A key from the tail of a URL path: split at `/`, then each segment percent-decoded.
@@ -76,14 +75,13 @@ impl Key {
     ///
     /// As [`Key::from_segments`], and [`KeyError::PercentEncoding`].
     pub fn from_path(path: &str) -> Result<Self, KeyError> {
-        let mut segments = Vec::new();
-        for (index, segment) in path.split('/').enumerate() {
-            if index == KEY_SEGMENTS_MAX {
-                return Err(KeyError::TooManySegments);
-            }
-            segments.push(decode_segment(segment).ok_or(KeyError::PercentEncoding(index + 1))?);
+        let mut builder =
+            Builder { encoded: Vec::with_capacity(path.len() + END.len()), ..Builder::default() };
+        for segment in path.split('/') {
+            let number = builder.count + 1;
+            builder.push(&decode_segment(segment).ok_or(KeyError::PercentEncoding(number))?)?;
         }
-        Self::from_segments(segments)
+        builder.finish()
     }
 
     /// A key from its encoding, as it is stored and sent.
@@ -119,11 +117,8 @@ impl Key {
     /// As [`Key::bytes`], of a key's encoding.
     pub fn bytes_of_encoded(encoded: &[u8]) -> usize {
         // A zero in a segment and the end of a segment take two bytes each.
-        let zeros = encoded.iter().filter(|byte| **byte == 0).count();
-        // Asked several times for each write, so without a branch for each byte.
-        let pairs = encoded.iter().zip(encoded.get(1..).unwrap_or_default());
-        let ends: usize = pairs.map(|(zero, one)| usize::from((*zero == 0) & (*one == 1))).sum();
-        encoded.len() - zeros - ends
+        let extra = |zero| 1 + usize::from(encoded.get(zero + 1) == Some(&END[1]));
+        encoded.len() - memchr_iter(0, encoded).map(extra).sum::<usize>()
     }
 
     /// The segments' bytes.
@@ -158,8 +153,26 @@ impl fmt::Debug for Key {
     }
 }
 
-fn check(segment: &[u8], count: usize, bytes: usize) -> Result<(), KeyError> {
-    check_lengths(segment.len(), count, bytes)
+/// A key of which some segments are there.
+#[derive(Default)]
+struct Builder {
+    encoded: Vec<u8>,
+    count: usize,
+    bytes: usize,
+}
+
+impl Builder {
+    fn push(&mut self, segment: &[u8]) -> Result<(), KeyError> {
+        self.count += 1;
+        self.bytes += segment.len();
+        check_lengths(segment.len(), self.count, self.bytes)?;
+        encode_segment(segment, &mut self.encoded);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Key, KeyError> {
+        if self.count == 0 { Err(KeyError::NoSegment) } else { Ok(Key(self.encoded.into())) }
+    }
 }
 
 fn check_lengths(length: usize, count: usize, bytes: usize) -> Result<(), KeyError> {
@@ -180,39 +193,42 @@ fn check_lengths(length: usize, count: usize, bytes: usize) -> Result<(), KeyErr
 
 /// Appends one segment's encoding, its end included.
 pub(crate) fn encode_segment(segment: &[u8], encoded: &mut Vec<u8>) {
-    for byte in segment {
-        encoded.push(*byte);
-        if *byte == 0 {
-            encoded.push(0xff);
-        }
+    let mut start = 0;
+    for zero in memchr_iter(0, segment) {
+        encoded.extend_from_slice(&segment[start..=zero]);
+        encoded.push(ESCAPE);
+        start = zero + 1;
     }
-    encoded.extend_from_slice(&[0, 1]);
+    encoded.extend_from_slice(&segment[start..]);
+    encoded.extend_from_slice(&END);
 }
 
 /// Length of the first segment and of its encoding; `None` when it is malformed.
 pub(crate) fn segment_length(encoded: &[u8]) -> Option<(usize, usize)> {
-    let (mut length, mut position) = (0, 0);
-    loop {
-        match (encoded.get(position)?, encoded.get(position + 1)) {
-            (0, Some(0xff)) => position += 2,
-            (0, Some(1)) => return Some((length, position + 2)),
-            (0, _) => return None,
-            _ => position += 1,
+    let mut escapes = 0;
+    for zero in memchr_iter(0, encoded) {
+        match *encoded.get(zero + 1)? {
+            ESCAPE => escapes += 1,
+            next if next == END[1] => return Some((zero - escapes, zero + END.len())),
+            _ => return None,
         }
-        length += 1;
     }
+    None
 }
 
 /// Percent-decodes a segment; `None` for a `%` without two hexadecimal digits.
-pub(crate) fn decode_segment(segment: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode_segment(segment: &str) -> Option<Cow<'_, [u8]>> {
     let bytes = segment.as_bytes();
+    if memchr(b'%', bytes).is_none() {
+        return Some(Cow::Borrowed(bytes));
+    }
     for (index, _) in segment.match_indices('%') {
         let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
         if !is_hex(index + 1) || !is_hex(index + 2) {
             return None;
         }
     }
-    Some(Cow::from(percent_decode_str(segment)).into_owned())
+    Some(percent_decode_str(segment).into())
 }
 
 #[cfg(test)]
