@@ -32,29 +32,22 @@ pub const SHARDS: usize = 64;
 
 /// Origins by number, so that a record holds four bytes for each instead of sixteen.
 ///
-/// Shared by all tables of a replica; grows by one for each process start that ever wrote.
+/// Shared by all tables of a replica; grows by one for each process start that ever wrote. Readers wait for nobody; only
+/// the replica adds to it.
 #[derive(Debug, Default)]
-pub struct Origins(RwLock<Vec<Origin>>);
+pub struct Origins(boxcar::Vec<Origin>);
 
 impl Origins {
     fn number(&self, origin: Origin) -> u32 {
-        if let Some(number) = position(&self.0.read(), origin) {
-            return number;
-        }
-        let mut origins = self.0.write();
-        origins.push(origin);
-        u32::try_from(origins.len() - 1).expect("a process never meets four billion others")
+        // From the end: those alive now were met last.
+        let known = (0..self.0.count()).rev().find(|number| self.0[*number] == origin);
+        let number = known.unwrap_or_else(|| self.0.push(origin));
+        u32::try_from(number).expect("a process never meets four billion others")
     }
 
     fn get(&self, number: u32) -> Origin {
-        self.0.read()[number as usize]
+        self.0[number as usize]
     }
-}
-
-fn position(origins: &[Origin], origin: Origin) -> Option<u32> {
-    // From the end: those alive now were met last.
-    let index = origins.iter().rposition(|known| *known == origin)?;
-    u32::try_from(index).ok()
 }
 
 /// One table, shared between the replica and its readers.
@@ -92,12 +85,12 @@ impl fmt::Debug for Found {
 impl Found {
     /// The value's bytes.
     pub fn bytes(&self) -> &[u8] {
-        entry::value_parts(&self.data.slice).1
+        entry::value_bytes(&self.data.slice)
     }
 
     /// The media type the client gave; empty when it gave none.
     pub fn content_type(&self) -> &str {
-        entry::value_parts(&self.data.slice).0
+        entry::content_type(&self.data.slice)
     }
 
     /// The version.

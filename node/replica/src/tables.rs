@@ -302,15 +302,20 @@ impl Tables {
     ///
     /// A row of a table that is known under another kind is left out; callers refuse such peers.
     pub(crate) fn merge(&mut self, rows: &[Row]) -> Vec<bool> {
-        self.merge_of(rows, false)
+        let mut changed = vec![false; rows.len()];
+        self.merge_noting(rows, false, &mut |index, is_changed| changed[index] = is_changed);
+        changed
     }
 
-    /// As [`Tables::merge`]; `is_own` as for [`Table::lock_for`].
-    pub(crate) fn merge_of(&mut self, rows: &[Row], is_own: bool) -> Vec<bool> {
+    /// Joins the rows of a write as [`Tables::merge`] does; `is_own` as for [`Table::lock_for`].
+    pub(crate) fn merge_of(&mut self, rows: &[Row], is_own: bool) {
+        self.merge_noting(rows, is_own, &mut |_, _| {});
+    }
+
+    fn merge_noting(&mut self, rows: &[Row], is_own: bool, note: &mut dyn FnMut(usize, bool)) {
         if let [row] = rows {
-            return vec![self.merge_one_table(std::slice::from_ref(&row), is_own, &mut |_, _| {})];
+            return self.merge_one_table(&[row], is_own, note);
         }
-        let mut changed = vec![false; rows.len()];
         let mut by_table: BTreeMap<&TableName, Vec<usize>> = BTreeMap::new();
         for (index, row) in rows.iter().enumerate() {
             by_table.entry(&row.table).or_default().push(index);
@@ -318,28 +323,24 @@ impl Tables {
         for indexes in by_table.values() {
             let chosen: Vec<&Row> = indexes.iter().map(|index| &rows[*index]).collect();
             self.merge_one_table(&chosen, is_own, &mut |position, is_changed| {
-                changed[indexes[position]] = is_changed
+                note(indexes[position], is_changed);
             });
         }
-        changed
     }
 
-    fn merge_one_table(&mut self, rows: &[&Row], is_own: bool, note: &mut dyn FnMut(usize, bool)) -> bool {
+    fn merge_one_table(&mut self, rows: &[&Row], is_own: bool, note: &mut dyn FnMut(usize, bool)) {
         let (swept_second, now_ms) = (self.swept_second, self.now_ms);
-        let Some(first) = rows.first() else { return false };
-        let Ok(state) = self.state_of(&first.table, first.kind) else { return false };
+        let Some(first) = rows.first() else { return };
+        let Ok(state) = self.state_of(&first.table, first.kind) else { return };
         let table = state.table.clone();
         let mut locked = table.lock_for(rows.iter().map(|row| row.hash), is_own);
-        let mut is_any_changed = false;
         for (position, row) in rows.iter().enumerate() {
             let merged = merge_row(&mut locked, row, swept_second, now_ms);
             if merged.is_changed {
                 state.account(&mut locked, row.hash, &merged);
             }
-            is_any_changed |= merged.is_changed;
             note(position, merged.is_changed);
         }
-        is_any_changed
     }
 
     /// Drops expired rows and purged tombstones up to `second`, looking at `limit` rows at most.

@@ -17,17 +17,27 @@ use crate::version::{Stamp, Version};
 #[derive(Clone)]
 pub(super) struct Block(Data);
 
+/// Bytes of a block that is put together without an allocation of its own.
+const SMALL_BYTES: usize = 1 << 10;
+
 /// A thin pointer: one word in each of the places that hold it, where `Arc<[u8]>` is two.
 pub(super) type Data = ThinArc<(), u8>;
 
 impl Block {
     fn new(key: &[u8], value: &Value) -> Self {
         let length = u16::try_from(key.len()).expect("an encoded key is at most 1056 bytes");
-        let mut block = Vec::with_capacity(2 + key.len() + value.packed().len());
-        block.extend_from_slice(&length.to_le_bytes());
-        block.extend_from_slice(key);
-        block.extend_from_slice(value.packed());
-        Self(ThinArc::from_header_and_slice((), &block))
+        let parts = [&length.to_le_bytes(), key, value.packed()];
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        let mut small = [0; SMALL_BYTES];
+        if let Some(mut rest) = small.get_mut(..bytes) {
+            for part in parts {
+                let (place, after) = rest.split_at_mut(part.len());
+                place.copy_from_slice(part);
+                rest = after;
+            }
+            return Self(ThinArc::from_header_and_slice((), &small[..bytes]));
+        }
+        Self(ThinArc::from_header_and_slice((), &parts.concat()))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -41,7 +51,7 @@ impl Block {
 
     fn value(&self) -> Value {
         let bytes = self.bytes();
-        Value::from_packed(&bytes[2 + key_length(bytes)..]).expect("the block was made from a value")
+        Value::from_packed(packed_value(bytes)).expect("the block was made from a value")
     }
 }
 
@@ -49,11 +59,20 @@ fn key_length(block: &[u8]) -> usize {
     usize::from(u16::from_le_bytes([block[0], block[1]]))
 }
 
-/// Content type and bytes of the value in a block.
-pub(super) fn value_parts(block: &[u8]) -> (&str, &[u8]) {
-    let packed = &block[2 + key_length(block)..];
-    let length = usize::from(packed[0]);
-    (std::str::from_utf8(&packed[1..=length]).unwrap_or(""), &packed[1 + length..])
+/// Content type of the value in a block.
+pub(super) fn content_type(block: &[u8]) -> &str {
+    let packed = packed_value(block);
+    std::str::from_utf8(&packed[1..=usize::from(packed[0])]).unwrap_or("")
+}
+
+/// Bytes of the value in a block.
+pub(super) fn value_bytes(block: &[u8]) -> &[u8] {
+    let packed = packed_value(block);
+    &packed[1 + usize::from(packed[0])..]
+}
+
+fn packed_value(block: &[u8]) -> &[u8] {
+    &block[2 + key_length(block)..]
 }
 
 // Ordered by key alone, so that a scan walks keys.
@@ -207,7 +226,7 @@ impl Entry {
         if self.is_ended() {
             return Held::Expired { bytes: self.block.bytes().len() };
         }
-        let bytes = Key::bytes_of_encoded(self.block.key()) + value_parts(self.block.bytes()).1.len();
+        let bytes = Key::bytes_of_encoded(self.block.key()) + value_bytes(self.block.bytes()).len();
         Held::Live { bytes }
     }
 

@@ -25,7 +25,8 @@ impl<T> Default for Rows<T> {
 }
 
 impl<T: Hashed> Rows<T> {
-    fn place(&self, hash: KeyHash) -> Option<Place> {
+    /// Where the row of a hash is.
+    pub(super) fn place(&self, hash: KeyHash) -> Option<Place> {
         self.places.find(hash.number(), |place| self.slab.get(*place).hash() == hash).copied()
     }
 
@@ -40,6 +41,11 @@ impl<T: Hashed> Rows<T> {
     /// The row at a place that is taken.
     pub(super) fn at(&self, place: Place) -> &T {
         self.slab.get(place)
+    }
+
+    /// The same, to change.
+    pub(super) fn at_mut(&mut self, place: Place) -> &mut T {
+        self.slab.get_mut(place)
     }
 
     /// Adds a row whose hash is not there.

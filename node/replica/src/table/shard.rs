@@ -109,10 +109,15 @@ impl Shard {
     }
 
     pub(super) fn outline(&self, hash: KeyHash, origins: &Origins) -> Option<Record<Stored>> {
-        if let Some(entry) = self.live(hash) {
-            return Some(entry.outline(origins));
+        self.outline_at(self.live.place(hash), hash, origins)
+    }
+
+    /// The same of a key whose live record is at `place`.
+    fn outline_at(&self, place: Option<Place>, hash: KeyHash, origins: &Origins) -> Option<Record<Stored>> {
+        match place {
+            Some(place) => Some(self.live.at(place).outline(origins)),
+            None => self.without_value(hash, origins),
         }
-        self.without_value(hash, origins)
     }
 
     fn without_value<V>(&self, hash: KeyHash, origins: &Origins) -> Option<Record<V>> {
@@ -162,30 +167,34 @@ impl Shard {
 
     pub(super) fn merge(&mut self, kind: TableKind, origins: &Origins, arrived: &Arrived<'_>) -> Merged {
         let Arrived { subject, hash, record, now_ms, is_own } = *arrived;
-        let before = self.outline(hash, origins);
+        let place = self.live.place(hash);
+        let before = self.outline_at(place, hash, origins);
         let mut after = before.clone().unwrap_or_default();
         let is_changed = after.merge(kind, &as_new(record));
-        let mut merged = self.measure(hash, before);
+        let mut merged = self.measure(place, hash, before);
         if is_changed {
             // The rest is bookkeeping of what `Record::merge`, the one rule, decided.
-            self.store(origins, subject, hash, &after, is_own);
+            let place = self.store(origins, place, subject, hash, &after, is_own);
             merged.is_changed = true;
             merged.after = Some(after);
-            if let Some(entry) = self.live_mut(hash) {
-                entry.set_ended(entry.deadline_ms() <= now_ms);
-            }
-            merged.held_after = self.held(hash);
-            merged.unknown_after = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
+            (merged.held_after, merged.unknown_after) = match place {
+                Some(place) => {
+                    let entry = self.live.at_mut(place);
+                    entry.set_ended(entry.deadline_ms() <= now_ms);
+                    (entry.held(), false)
+                }
+                None => (Held::Nothing, self.is_of_unknown_key(hash)),
+            };
         }
         merged
     }
 
     /// Drops whatever is held of a key.
     pub(super) fn remove(&mut self, hash: KeyHash, origins: &Origins) -> Merged {
-        let before = self.outline(hash, origins);
-        let mut merged = self.measure(hash, before);
+        let place = self.live.place(hash);
+        let before = self.outline_at(place, hash, origins);
+        let mut merged = self.measure(place, hash, before);
         merged.is_changed = merged.before.is_some();
-        merged.after = None;
         merged.held_after = Held::Nothing;
         merged.unknown_after = false;
         self.remove_live(hash);
@@ -196,12 +205,16 @@ impl Shard {
 
     /// Replaces an expired record by a tombstone of its version, which stands until its `bury_until`.
     pub(super) fn bury(&mut self, hash: KeyHash, origins: &Origins) -> Merged {
-        let before = self.outline(hash, origins);
-        let mut merged = self.measure(hash, before);
-        let Some(register) = merged.before.clone().and_then(|before| before.value) else { return merged };
+        let place = self.live.place(hash);
+        let before = self.outline_at(place, hash, origins);
+        let mut merged = self.measure(place, hash, before);
+        let Some(register) = merged.before.clone().and_then(|before| before.value) else {
+            merged.after.clone_from(&merged.before);
+            return merged;
+        };
         let register = ValueRegister { absolute_deadline_ms: 0, body: Body::Deleted, ..register };
         let after = Record { value: Some(register), touch: None };
-        self.store(origins, &Subject::Hash(hash), hash, &after, false);
+        self.store(origins, place, &Subject::Hash(hash), hash, &after, false);
         merged.is_changed = true;
         merged.after = Some(after);
         merged.held_after = Held::Nothing;
@@ -244,13 +257,15 @@ impl Shard {
         self.live(hash).map_or(Held::Nothing, Entry::held)
     }
 
-    fn measure(&self, hash: KeyHash, before: Option<Record<Stored>>) -> Merged {
-        let entry = self.live(hash);
+    /// What a merge that changes nothing and leaves nothing says; `place` is that of the live record.
+    fn measure(&self, place: Option<Place>, hash: KeyHash, before: Option<Record<Stored>>) -> Merged {
+        let entry = place.map(|place| self.live.at(place));
         let held = entry.map_or(Held::Nothing, Entry::held);
-        let is_unknown = self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key);
+        // A live record has no tombstone.
+        let is_unknown = entry.is_none() && self.is_of_unknown_key(hash);
         Merged {
-            after: before.clone(),
             before,
+            after: None,
             is_changed: false,
             held_before: held,
             held_after: held,
@@ -260,64 +275,72 @@ impl Shard {
         }
     }
 
+    fn is_of_unknown_key(&self, hash: KeyHash) -> bool {
+        self.tombstone(hash).is_some_and(|tombstone| tombstone.is_of_unknown_key)
+    }
+
+    /// Stores a state of which the live record, if there is one, is at `place`; says where it is from now on.
     fn store(
         &mut self,
         origins: &Origins,
+        place: Option<Place>,
         subject: &Subject,
         hash: KeyHash,
         after: &Record<Stored>,
         is_own: bool,
-    ) {
-        match &after.value {
-            Some(register) => match &register.body {
-                Body::Live(Stored::Held) => {
-                    if let Some(entry) = self.live_mut(hash) {
-                        entry.set_register(register, origins);
-                        entry.set_touch(after.touch.as_ref(), origins);
-                    }
-                }
-                Body::Live(Stored::New(value)) => {
-                    self.store_live(origins, subject, hash, register, value);
-                    if let Some(entry) = self.live_mut(hash) {
-                        entry.set_touch(after.touch.as_ref(), origins);
-                    }
-                }
-                Body::Deleted => {
-                    let was_unknown =
-                        self.tombstone(hash).map_or(is_own, |tombstone| tombstone.is_of_unknown_key);
-                    let was_held = self.remove_live(hash);
-                    self.remove_tombstone(hash);
-                    let tombstone = Tombstone::new(hash, register, was_unknown && !was_held, origins);
-                    self.tombstones.insert(tombstone);
-                    self.store_orphan(hash, after.touch);
-                }
-            },
-            None => self.store_orphan(hash, after.touch),
-        }
+    ) -> Option<Place> {
+        let Some(register) = &after.value else {
+            self.store_orphan(hash, after.touch);
+            return place;
+        };
+        let place = match &register.body {
+            Body::Live(Stored::Held) => {
+                let place = place?;
+                self.live.at_mut(place).set_register(register, origins);
+                place
+            }
+            Body::Live(Stored::New(value)) => {
+                self.store_live(origins, place, subject, hash, register, value)?
+            }
+            Body::Deleted => {
+                let was_unknown =
+                    self.tombstone(hash).map_or(is_own, |tombstone| tombstone.is_of_unknown_key);
+                let was_held = self.remove_live(hash);
+                self.remove_tombstone(hash);
+                let tombstone = Tombstone::new(hash, register, was_unknown && !was_held, origins);
+                self.tombstones.insert(tombstone);
+                self.store_orphan(hash, after.touch);
+                return None;
+            }
+        };
+        self.live.at_mut(place).set_touch(after.touch.as_ref(), origins);
+        Some(place)
     }
 
+    /// Stores a value; `None` when it is one of which only the hash of its key is known.
     fn store_live(
         &mut self,
         origins: &Origins,
+        place: Option<Place>,
         subject: &Subject,
         hash: KeyHash,
         register: &ValueRegister<Stored>,
         value: &Value,
-    ) {
-        if let Some(entry) = self.live_mut(hash) {
+    ) -> Option<Place> {
+        if let Some(place) = place {
+            let entry = self.live.at_mut(place);
             entry.set_register(register, origins);
             entry.set_value(value);
-            return;
+            return Some(place);
         }
-        let Subject::Key(key) = subject else {
-            // The codec refuses a live value without its key; nothing else makes one.
-            return;
-        };
+        // The codec refuses a live value without its key; nothing else makes one.
+        let Subject::Key(key) = subject else { return None };
         self.remove_tombstone(hash);
         self.orphans.remove(&hash);
         let entry = Entry::new(hash, key.encoded(), value, register, origins);
         let place = self.live.insert(entry);
         self.ordered.insert(&self.live, place);
+        Some(place)
     }
 
     fn store_orphan(&mut self, hash: KeyHash, touch: Option<TouchRegister>) {
