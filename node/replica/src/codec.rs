@@ -145,8 +145,8 @@ fn rows(input: &mut Decoder<'_>) -> Result<Vec<Row>> {
 /// Reads an array of any length.
 fn list<T>(input: &mut Decoder<'_>, mut read: impl FnMut(&mut Decoder<'_>) -> Result<T>) -> Result<Vec<T>> {
     let count = length(input)?;
-    // Not reserved by the count: it is the sender's word.
-    let mut items = Vec::new();
+    // Not reserved by the count, which is the sender's word: for one, which nearly all have, and then as they come.
+    let mut items = Vec::with_capacity(usize::from(count > 0));
     for _ in 0..count {
         items.push(read(input)?);
     }

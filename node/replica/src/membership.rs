@@ -128,6 +128,8 @@ pub(crate) struct Member {
     pub(crate) acked: (u64, u64),
     /// Its node time less our boot time, of the last heartbeats: a step of our own does not age them.
     clock_samples: VecDeque<i64>,
+    /// The largest of them, since delay only makes them smaller.
+    clock_offset_ms: Option<i64>,
     /// Its wall clock less our boot time, likewise.
     wall_samples: VecDeque<i64>,
     pub(crate) digest: DigestState,
@@ -274,6 +276,7 @@ impl Member {
             }
             samples.push_back(signed(time_ms) - signed(boot_ms));
         }
+        self.clock_offset_ms = self.clock_samples.iter().max().copied();
     }
 
     /// Its wall clock less our boot time; `None` before its first heartbeat.
@@ -281,9 +284,8 @@ impl Member {
         self.wall_samples.iter().max().copied()
     }
 
-    /// Its node time less ours, which is `offset_ms` ahead of our boot time; `None` before its first heartbeat. The
-    /// largest of the last samples, since delay only makes them smaller.
+    /// Its node time less ours, which is `offset_ms` ahead of our boot time; `None` before its first heartbeat.
     pub(crate) fn skew_ms(&self, offset_ms: i64) -> Option<i64> {
-        self.clock_samples.iter().max().map(|sample| sample - offset_ms)
+        self.clock_offset_ms.map(|clock_offset_ms| clock_offset_ms - offset_ms)
     }
 }

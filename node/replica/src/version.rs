@@ -86,15 +86,16 @@ impl Version {
     }
 }
 
-/// Appends the last `digits` hexadecimal digits of `number`.
+/// Appends the last `digits` hexadecimal digits of `number`, 16 at most.
 fn push_hex(text: &mut String, number: u64, digits: usize) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // All of them, without a branch, and the last are taken.
     let bytes = number.to_be_bytes();
-    let digit = |place: usize| {
-        let byte = usize::from(bytes[7 - place / 2]);
-        char::from(DIGITS[if place.is_multiple_of(2) { byte & 0xf } else { byte >> 4 }])
-    };
-    text.extend((0..digits).rev().map(digit));
+    let hex: [u8; 16] = std::array::from_fn(|place| {
+        let byte = bytes[place / 2];
+        let digit = if place.is_multiple_of(2) { byte >> 4 } else { byte & 0xf };
+        digit + if digit < 10 { b'0' } else { b'a' - 10 }
+    });
+    text.push_str(std::str::from_utf8(&hex[16 - digits..]).unwrap_or_default());
 }
 
 impl fmt::Debug for Version {

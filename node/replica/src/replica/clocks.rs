@@ -50,12 +50,16 @@ impl ClockVotes {
 impl Replica {
     /// Whether a majority of the others refuses what this node stamps, or will once it has heard of its clock.
     pub(super) fn is_clock_wrong(&self) -> bool {
-        self.clock_votes(|member| member.is_in_contact && member.refuses_clock()).is_fast()
+        self.is_any_clock_apart()
+            && self.clock_votes(|member| member.is_in_contact && member.refuses_clock()).is_fast()
     }
 
     /// Whether this node goes by a clock that most of the others contradict, by which it cannot tell what has expired, or
     /// refuses by it what they take.
     pub(super) fn is_clock_contradicted(&self) -> bool {
+        if !self.is_any_clock_apart() {
+            return false;
+        }
         let votes = self.clock_votes(|_| false);
         votes.is_fast() || votes.is_slow() || self.is_left_for_its_refusal()
     }
@@ -77,7 +81,17 @@ impl Replica {
         self.members.values().filter(|member| member.silence_ms(self.boot_ms) <= WALL_STEP_ALONE_MS)
     }
 
-    /// What others say of this node's clock, in one look: it is asked for at every step.
+    /// Whether there is anything to count votes on: it is asked for at every step, and nearly always no clock is far from
+    /// this one and nobody refuses what another takes.
+    fn is_any_clock_apart(&self) -> bool {
+        let offset_ms = self.time.offset_ms();
+        self.members.values().any(|member| {
+            let is_apart = |skew_ms: i64| skew_ms.unsigned_abs() > VERSION_AHEAD_MS_MAX;
+            member.refuses_clock() || member.leaves_us || member.skew_ms(offset_ms).is_some_and(is_apart)
+        })
+    }
+
+    /// What others say of this node's clock, in one look.
     ///
     /// Of some it is known that they are behind, whatever they told of their time.
     fn clock_votes(&self, is_behind: impl Fn(&Member) -> bool) -> ClockVotes {

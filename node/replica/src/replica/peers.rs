@@ -291,6 +291,11 @@ impl Replica {
 
     /// Goes on with the exchanges whose vectors are held; asks for a delta where nothing else brings what is missing.
     pub(super) fn catch_up_exchanges(&mut self) {
+        let is_open =
+            |member: &Member| matches!(member.exchange, Exchange::Approach(_) | Exchange::CatchUp(_));
+        if !self.members.values().any(is_open) {
+            return;
+        }
         let (mut near, mut far, mut held) = (Vec::new(), Vec::new(), Vec::new());
         let is_storing = self.is_storing_delta();
         for (peer, member) in &self.members {
