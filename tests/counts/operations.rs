@@ -94,7 +94,7 @@ impl Node {
                 Effect::Send { to, message } => {
                     if matches!(message, Message::Push { .. }) {
                         // Taken at once.
-                        self.step(Event::PushTaken { peer: to });
+                        self.step(Event::PushesTaken { peer: to, count: 1 });
                     }
                     self.outbox.push(message);
                 }

@@ -470,7 +470,7 @@ impl World {
                 self.schedule(TICK_MS, Item::Tick { node, epoch });
             }
             Item::Deliver { from, message, .. } => self.step(node, Event::Message { from, message }),
-            Item::PushTaken { peer, .. } => self.step(node, Event::PushTaken { peer }),
+            Item::PushTaken { peer, .. } => self.step(node, Event::PushesTaken { peer, count: 1 }),
             Item::Commit { .. } => self.commit(node),
             Item::Dial { epoch, .. } => {
                 self.dial(node);

@@ -164,10 +164,12 @@ pub enum Event {
         /// Which of its connections.
         lane: Lane,
     },
-    /// The push lane took the last batch: the next may follow.
-    PushTaken {
+    /// The push lane took so many batches: others may follow.
+    PushesTaken {
         /// The peer.
         peer: NodeId,
+        /// How many.
+        count: usize,
     },
     /// A message from a peer that was greeted.
     Message {

@@ -260,7 +260,7 @@ impl Replica {
                 self.join.failed.insert(address);
             }
             Event::LinkDown { peer, lane } => self.link_down(peer, lane),
-            Event::PushTaken { peer } => self.push_taken(peer),
+            Event::PushesTaken { peer, count } => self.pushes_taken(peer, count),
             Event::Message { from, message } => self.message(from, message),
             Event::Discovered { addresses, is_configured, is_complete } => {
                 self.join.discovered = Some((addresses.into_iter().collect(), is_configured, is_complete));
@@ -543,9 +543,9 @@ impl Replica {
         }
     }
 
-    fn push_taken(&mut self, peer: NodeId) {
+    fn pushes_taken(&mut self, peer: NodeId, count: usize) {
         if let Some(member) = self.members.get_mut(&peer) {
-            member.pushes_in_flight = member.pushes_in_flight.saturating_sub(1);
+            member.pushes_in_flight = member.pushes_in_flight.saturating_sub(count);
         }
         self.flush(peer);
     }

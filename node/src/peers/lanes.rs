@@ -160,10 +160,10 @@ impl Body for LaneBody {
             return Poll::Ready(None);
         };
         self.turns = 0;
-        // What waits goes together: one chunk, one write to the socket. A push that is taken makes room for the next,
-        // which goes along.
+        // What waits goes together: one chunk, one write to the socket. Pushes that are taken make room for the next, which
+        // go along.
         let (mut buffer, mut next, mut messages) = (Vec::with_capacity(BUFFER_BYTES), Some(first), 0);
-        let mut last_ack = None;
+        let (mut last_ack, mut pushes) = (None, 0);
         while let Some(message) = next {
             messages += 1;
             if matches!(message, Message::Ack { .. }) {
@@ -172,11 +172,16 @@ impl Body for LaneBody {
                 last_ack = Some(message);
             } else {
                 put_message(&mut buffer, &message);
-                if let (Message::Push { .. }, Some(taker)) = (&message, self.taker.get()) {
-                    taker.driver.step(Event::PushTaken { peer: taker.peer });
-                }
+                pushes += usize::from(matches!(message, Message::Push { .. }));
             }
-            next = if buffer.len() < CHUNK_BYTES { self.receiver.try_recv().ok() } else { None };
+            let is_full = buffer.len() >= CHUNK_BYTES;
+            next = if is_full { None } else { self.receiver.try_recv().ok() };
+            if let (None, 1.., Some(taker)) = (&next, pushes, self.taker.get()) {
+                taker
+                    .driver
+                    .step(Event::PushesTaken { peer: taker.peer, count: std::mem::take(&mut pushes) });
+                next = if is_full { None } else { self.receiver.try_recv().ok() };
+            }
         }
         last_ack.iter().for_each(|message| put_message(&mut buffer, message));
         self.has_company = messages > 1;

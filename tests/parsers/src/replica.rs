@@ -110,7 +110,7 @@ impl Bench {
         match step {
             0xf0 => self.tell(Event::LinkDown { peer: THERE.node, lane: Lane::Push }),
             0xf1 => self.tell(Event::LinkDown { peer: THERE.node, lane: Lane::Bulk }),
-            0xf2 => self.tell(Event::PushTaken { peer: THERE.node }),
+            0xf2 => self.tell(Event::PushesTaken { peer: THERE.node, count: 1 }),
             0xf3 => self.pass(50),
             0xf4 => self.pass(1_000),
             0xf5 => self.pass(10_000),

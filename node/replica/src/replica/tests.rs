@@ -227,7 +227,7 @@ impl Circle {
             }
             for (from, peer) in taken {
                 let sender = self.0.iter_mut().find(|bench| bench.replica.settings.origin == from);
-                sender.expect("of the circle").tell(Event::PushTaken { peer });
+                sender.expect("of the circle").tell(Event::PushesTaken { peer, count: 1 });
             }
             for (from, to, message) in sent {
                 if let Some(bench) = self.0.iter_mut().find(|bench| bench.replica.settings.origin.node == to)

@@ -176,7 +176,7 @@ fn what_was_held_beyond_a_gap_when_the_volume_was_full_gets_on_disk() {
     }
     let peer = b.replica.settings.origin.node;
     for _ in 0..4 {
-        a.tell(Event::PushTaken { peer });
+        a.tell(Event::PushesTaken { peer, count: 1 });
     }
     let writes = a.pushed();
     let origin = a.replica.settings.origin;
@@ -298,7 +298,7 @@ fn a_write_after_two_gaps_is_claimed_when_they_are_closed() {
     let peer = b.replica.settings.origin.node;
     for path in ["1", "2", "3", "4"] {
         a.one_if_local(path, put(b"v"));
-        a.tell(Event::PushTaken { peer });
+        a.tell(Event::PushesTaken { peer, count: 1 });
     }
     let writes = a.pushed();
     let origin = a.replica.settings.origin;
@@ -310,7 +310,7 @@ fn a_write_after_two_gaps_is_claimed_when_they_are_closed() {
     a.one_if_local("5", put(b"v"));
     for path in ["6", "7", "8"] {
         a.one_if_local(path, put(b"v"));
-        a.tell(Event::PushTaken { peer });
+        a.tell(Event::PushesTaken { peer, count: 1 });
     }
     for write in [5, 7] {
         b.hear(&a.replica, Message::Push { writes: vec![a.pushed()[write].clone()] });
