@@ -283,6 +283,14 @@ pub struct Row {
     pub record: Record,
 }
 
+impl Row {
+    /// Sum of all that a merge looks at, in which a version stands for its value: states of one key that have one sum are
+    /// the same.
+    pub fn sum(&self) -> u64 {
+        crate::digest::row_sum(self.hash, &self.record)
+    }
+}
+
 /// One write: what a put, touch, delete, eviction or batch changed, atomic on every node.
 #[derive(Clone)]
 pub struct Write {

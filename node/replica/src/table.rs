@@ -161,6 +161,11 @@ impl Table {
         Some(Row { table: self.name.clone(), kind: self.kind, subject, hash, record })
     }
 
+    /// [`Row::sum`] of the state of one key; `None` when nothing is held.
+    pub fn sum(&self, hash: KeyHash) -> Option<u64> {
+        self.outline(hash).map(|held| crate::digest::row_sum(hash, &held))
+    }
+
     /// Every key in one of the [`SHARDS`] shards.
     pub fn shard_keys(&self, shard: usize) -> Vec<KeyHash> {
         let mut keys = Vec::new();

@@ -1,8 +1,9 @@
 //! Compaction: what is still needed of the oldest frames is written anew, a share with each commit, and then they are cut
 //! off. Whoever waits for a commit waits for a share at most.
 //!
-//! Two ways. Where little is held, all of it is copied from memory, and the old frames are never read: that takes room for
-//! as much again. Where more is, the oldest frames are judged one by one, and cut off as soon as they are. What is alive is
+//! Two ways. Where little is held, it is copied from memory, and the old frames are never read: that takes room for as much
+//! again. What was written of late is left out, because it is in frames that stay: half of the frames do, and what is in them
+//! is known by the sums of its states ([`Newer`]). Where more is held, the oldest frames are judged one by one, and cut off as soon as they are. What is alive is
 //! an estimate, and memory holds more for a while after much has expired: a copy that grows too large is given up for the
 //! other way.
 //!
@@ -11,6 +12,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
+use mneme_replica::effect::PersistItem;
 
 use mneme_replica::id::KeyHash;
 use mneme_replica::record::{Row, row_bytes};
@@ -31,8 +35,14 @@ const SHARE_BYTES: usize = 128 << 10;
 const SHARE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of frames that are cut off at once: a few milliseconds.
 const CUT_BYTES: usize = 2 << 20;
-/// Dead bytes that are never worth a compaction.
+/// Dead bytes that are never worth judging frames.
 const DEAD_BYTES_MIN: u64 = 32 << 20;
+/// Dead bytes that are never worth a copy, which takes no more room for long than what was written before the newer frames.
+const COPY_DEAD_BYTES_MIN: u64 = 40 << 20;
+/// States of newer frames that are known, at most, in 9 MB of memory. What is beyond is copied.
+const NEWER_STATES_MAX: usize = 1 << 18;
+/// What a look at a state that is left out counts of a share: a quarter of what it takes to copy a small one.
+const LEFT_OUT_BYTES: usize = 96;
 /// Bytes by which the frames have to grow before it is asked again whether one is due.
 const ASKED_BYTES: u64 = 1 << 20;
 
@@ -42,7 +52,7 @@ pub(super) struct Compaction {
     stage: Stage,
     /// Frames before this one are to be cut off.
     until: u64,
-    /// Bytes of the states that were still current when the last one looked.
+    /// Bytes of the states that were still current when the last one looked at all of them.
     found_alive_bytes: u64,
     /// The same of the one under way.
     rewritten_bytes: u64,
@@ -50,6 +60,20 @@ pub(super) struct Compaction {
     bytes_asked: u64,
     /// Bytes of the entries that went along with the last share.
     bytes_alongside: usize,
+    /// The frames that the next copy leaves alone.
+    newer: Option<Newer>,
+    /// The one under way leaves some alone.
+    leaves_newer: bool,
+}
+
+/// Frames that stay, and what is in them.
+#[derive(Debug)]
+struct Newer {
+    /// The oldest of them.
+    first: u64,
+    /// [`Row::sum`] of what was written last of a key, by the number of its hash. A state that has this sum need not be
+    /// copied; one that has not, because it was written before, or in parts, or was joined from several, is.
+    sums: HashMap<u64, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +92,8 @@ enum Stage {
 /// What is still to be copied.
 #[derive(Debug)]
 struct Copying {
+    /// Of what is in frames that stay.
+    newer_sums: HashMap<u64, u64>,
     shards: Vec<(Arc<Table>, usize)>,
     /// Keys of the shard under way, with its table.
     keys: Option<(Arc<Table>, Vec<KeyHash>)>,
@@ -118,20 +144,30 @@ impl Compaction {
         // Where the estimate is too low, what the last compaction found alive counts: it must not begin again at once.
         let live_bytes = estimate.max(self.found_alive_bytes.min(estimate * 2));
         let is_copied = live_bytes <= COPIED_BYTES_MAX;
-        let kept_bytes = if is_copied { live_bytes } else { live_bytes * 2 };
-        if stored.bytes <= kept_bytes + DEAD_BYTES_MIN {
+        let bytes_max =
+            if is_copied { live_bytes + COPY_DEAD_BYTES_MIN } else { live_bytes * 2 + DEAD_BYTES_MIN };
+        if !is_copied {
+            self.newer = None;
+        } else if self.newer.is_none() && (bytes_max / 2..=bytes_max).contains(&stored.bytes) {
+            self.newer = Some(Newer { first: stored.next, sums: HashMap::new() });
+        }
+        if stored.bytes <= bytes_max {
             return false;
         }
+        (self.until, self.bytes_alongside) = (stored.next, 0);
         self.stage = if is_copied {
+            let newer = self.newer.take();
+            self.leaves_newer = newer.is_some();
+            self.until = newer.as_ref().map_or(stored.next, |newer| newer.first);
             let shards = |table: Arc<Table>| (0..SHARDS).map(move |shard| (table.clone(), shard));
             Stage::Copying(Copying {
+                newer_sums: newer.map(|newer| newer.sums).unwrap_or_default(),
                 shards: owner.tables().into_values().flat_map(shards).collect(),
                 keys: None,
             })
         } else {
             Stage::Judging(Judged::from(stored.first))
         };
-        (self.until, self.bytes_alongside) = (stored.next, 0);
         true
     }
 
@@ -177,6 +213,23 @@ impl Compaction {
         Ok(share)
     }
 
+    /// These were written.
+    pub(super) fn wrote<'a>(&mut self, items: impl Iterator<Item = &'a PersistItem>) {
+        let Some(Newer { sums, .. }) = &mut self.newer else { return };
+        let rows = items.flat_map(|item| match item {
+            PersistItem::Write(write) => &write.rows[..],
+            PersistItem::Rows(rows) => rows,
+            PersistItem::Vector(_) => &[],
+        });
+        for row in rows {
+            if sums.len() < NEWER_STATES_MAX {
+                sums.insert(row.hash.number(), row.sum());
+            } else if let Some(sum) = sums.get_mut(&row.hash.number()) {
+                *sum = row.sum();
+            }
+        }
+    }
+
     /// A share was written, with so many bytes of entries alongside.
     pub(super) fn went_along(&mut self, bytes: usize) {
         self.bytes_alongside = bytes;
@@ -189,7 +242,9 @@ impl Compaction {
         }
         let is_done = cut.first >= self.until;
         if is_done {
-            *self = Self { found_alive_bytes: self.rewritten_bytes, ..Self::default() };
+            let found_before_bytes = if self.leaves_newer { self.found_alive_bytes } else { 0 };
+            let found_alive_bytes = self.rewritten_bytes.max(found_before_bytes);
+            *self = Self { found_alive_bytes, ..Self::default() };
         }
         is_done
     }
@@ -207,6 +262,11 @@ impl Copying {
         while bytes < share_bytes {
             let key = self.keys.as_mut().and_then(|(table, keys)| Some((&*table, keys.pop()?)));
             if let Some((table, key)) = key {
+                let newer_sum = self.newer_sums.get(&key.number());
+                if newer_sum.is_some_and(|sum| table.sum(key) == Some(*sum)) {
+                    bytes += LEFT_OUT_BYTES;
+                    continue;
+                }
                 // What was dropped meanwhile is not needed any more.
                 let row = table.row(key);
                 bytes += row.as_ref().map_or(0, row_bytes);

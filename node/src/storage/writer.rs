@@ -368,6 +368,7 @@ impl<S: Storage> Writer<S> {
             }
             Err(error) => return Err(error),
         }
+        self.compaction.wrote(items.iter().map(|(_, item)| item));
         self.stored.vector = vector;
         self.stored.next = next;
         self.stored.bytes += added_bytes as u64;

@@ -1,5 +1,10 @@
 //! Compaction: how much of it goes with one commit, and what it does with what it finds.
 
+use std::sync::atomic::Ordering;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use super::full::{OnVolume, ROOMY_BYTES};
 use super::large::{FRAME_BYTES_MAX, VALUE_BYTES, assert_holds_all, delta, frames, write};
 use super::*;
@@ -35,6 +40,83 @@ async fn a_commit_waits_for_no_more_than_a_share() {
         let largest = *largest.lock();
         assert!(largest.cuts > 1 && largest.cut_bytes <= CUT_BYTES_MAX, "{live_bytes}: {largest:?}");
         assert!(largest.appended_bytes <= APPENDED_BYTES_MAX, "{live_bytes}: {largest:?}");
+    }
+}
+
+/// Values of a run, and what they take: less than is copied.
+const KEYS: u64 = 1_200;
+const KEY_VALUE_BYTES: usize = 10_000;
+const COPIED_LIVE_BYTES: u64 = 12 << 20;
+
+/// Writes as they come to keys of which most are alive, until so many bytes were put; a commit takes a few of them.
+async fn write_at_random(bench: &Arc<Bench>, random: &mut StdRng, bytes: usize) {
+    let (mut written, mut generation) = (0, 0);
+    while written < bytes {
+        let number = random.random_range(0..KEYS);
+        let (table, key) = if number % 4 == 0 {
+            (CACHE, format!("cart/{number}"))
+        } else {
+            // A key that was deleted is not used again.
+            ("sessions", format!("user/{number}/{}", if number % 4 == 1 { generation } else { 0 }))
+        };
+        let later = Some(std::time::Duration::from_secs(random.random_range(1_800..3_600)).as_millis());
+        let ttl_ms = later.map(|ms| u64::try_from(ms).expect("hours"));
+        match random.random_range(0..10) {
+            0 => bench.apply(table, &key, Action::Touch { ttl_ms, exact: random.random_bool(0.5) }),
+            1 if number % 4 < 2 => bench.apply(table, &key, Action::Delete),
+            // A put of a deleted session is refused.
+            _ if matches!(read(&bench.replica.lock(), table, &key), Lookup::Gone { .. }) => {}
+            _ => {
+                let mut value = vec![0; KEY_VALUE_BYTES];
+                value[..8].copy_from_slice(&random.random::<u64>().to_le_bytes());
+                bench.put(table, &key, &value);
+                written += value.len();
+            }
+        }
+        if random.random_bool(0.2) {
+            generation += u64::from(random.random_bool(0.000_5));
+            while *bench.through.lock() < bench.replica.lock().persist_number() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_copy_leaves_out_is_in_the_frames_that_stay() {
+    for (seed, bytes) in [(1, 120 << 20), (2, 131 << 20), (3, 142 << 20)] {
+        let storage = MemoryStorage::default();
+        let loaded = recovery::load(storage, wall_clock::sample(), settings, rand::random::<u64>).await;
+        let loaded = loaded.expect("a new storage");
+        let bench = Bench::new(loaded.replica, COPIED_LIVE_BYTES);
+        let storage = OnVolume::new(loaded.storage, usize::MAX);
+        let (largest, all_bytes, left) = (storage.largest(), storage.all_bytes(), storage.left());
+        let writer = Writer::new(storage, loaded.stored, bench.queue.clone(), bench.clone());
+        let writing = async {
+            write_at_random(&bench, &mut StdRng::seed_from_u64(seed), bytes).await;
+            bench.queue.close();
+        };
+        let (written, ()) = tokio::join!(writer.run(), writing);
+        written.expect("a good volume");
+
+        let storage = left.lock().take().expect("closed");
+        let again = recovery::load(storage, wall_clock::sample(), settings, rand::random::<u64>).await;
+        let again = again.expect("a good storage");
+        let before = bench.replica.lock();
+        assert!(again.replica.vector().agrees_with(&before.vector()), "seed {seed}");
+        for table in before.tables() {
+            let after = again.replica.table(table.name()).expect("declared");
+            let keys =
+                |table: &Table| (0..SHARDS).flat_map(|shard| table.shard_keys(shard)).collect::<Vec<_>>();
+            assert_eq!(keys(table).len(), keys(&after).len(), "seed {seed}: {table:?}");
+            for key in keys(table) {
+                assert!(table.row(key) == after.row(key), "seed {seed}: {table:?}, {key:?}");
+            }
+        }
+        // All that is alive, each time that 40 MiB are not, would be 36 MB and more.
+        let copied = all_bytes.load(Ordering::Relaxed).saturating_sub(bytes);
+        assert!(largest.lock().cuts > 30, "seed {seed}: {largest:?}");
+        assert!(copied < 20 << 20, "seed {seed}: {copied} bytes");
     }
 }
 

@@ -38,6 +38,7 @@ pub(super) struct OnVolume<S> {
     storage: S,
     bytes: Arc<AtomicUsize>,
     largest: Arc<Mutex<Largest>>,
+    all_bytes: Arc<AtomicUsize>,
     left: Arc<Mutex<Option<S>>>,
     has_checkpoints: bool,
 }
@@ -53,7 +54,8 @@ pub(super) struct Largest {
 impl<S> OnVolume<S> {
     pub(super) fn new(storage: S, bytes: usize) -> Self {
         let bytes = Arc::new(AtomicUsize::new(bytes));
-        Self { storage, bytes, largest: Arc::default(), left: Arc::default(), has_checkpoints: true }
+        let (largest, all_bytes, left) = Default::default();
+        Self { storage, bytes, largest, all_bytes, left, has_checkpoints: true }
     }
 
     /// The same, where no checkpoint ever ends.
@@ -63,6 +65,16 @@ impl<S> OnVolume<S> {
 
     pub(super) fn largest(&self) -> Arc<Mutex<Largest>> {
         self.largest.clone()
+    }
+
+    /// Bytes of all frames that were ever appended.
+    pub(super) fn all_bytes(&self) -> Arc<AtomicUsize> {
+        self.all_bytes.clone()
+    }
+
+    /// What is left once it is closed.
+    pub(super) fn left(&self) -> Arc<Mutex<Option<S>>> {
+        self.left.clone()
     }
 }
 
@@ -102,6 +114,7 @@ impl<S: Resize> Storage for OnVolume<S> {
         self.storage.append(frames, first).await?;
         let kept = self.storage.size().await?.file_bytes.saturating_sub(appended_bytes as u64);
         let cut_bytes = usize::try_from(before.saturating_sub(kept)).expect("little");
+        self.all_bytes.fetch_add(appended_bytes, Ordering::Relaxed);
         let mut largest = self.largest.lock();
         largest.appended_bytes = largest.appended_bytes.max(appended_bytes);
         largest.cut_bytes = largest.cut_bytes.max(cut_bytes);
